@@ -1,0 +1,640 @@
+"""The hot loop: one pass from a socket read to numbered, encoded messages, PubAck frames and ack windows. Pure.
+
+`Core.feed` parses the NATS protocol, decodes publishes by template, encodes them as MsgProto, builds their PubAck frames
+and moves ack windows; whatever is rarer is handed on as values. No object, task, timer or protobuf message per message.
+
+Templates: after the protobuf runtime parsed one publish of a publisher, and encoding it canonically gave the identical
+bytes, the bytes around guid and data are remembered. A later publish matches when all those bytes are equal and the
+lengths agree; guid and data are then two slices. Anything else takes the general path. Proof by property test against
+protobuf (tests/unit/server/test_hot.py).
+
+Written so that mypyc can compile it: typed, no monkeypatching, sentinels instead of None in hot fields.
+"""
+
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from server.errors import ProtocolError, RequestError
+from server.protocol import responses
+from server.protocol.stan_pb2 import Ack, PubAck, PubMsg
+
+CRLF: Final = b"\r\n"
+BLOCK_MAX_BYTES: Final = 64 * 1024
+"""Largest block of several messages, bytes: bigger joins cost memory maps (research, memory allocator)."""
+
+CONTROL_LINE_MAX_BYTES: Final = 64 * 1024
+"""Longest control line, bytes. INFO with many cluster URLs is the longest that is legal; NATS itself sends 4 KiB."""
+
+LINE_CACHE_MAX: Final = 16384
+"""Remembered control lines (publisher and channel, or subscription); all are forgotten when there would be more."""
+
+ENCODING_MARGIN_BYTES: Final = 40
+"""A MsgProto with redelivery fields is at most this much longer than its PubMsg: sequence, timestamp, fields 6 and 7."""
+
+KIND_OTHER: Final = 0
+KIND_PUBLISH: Final = 1
+KIND_ACK: Final = 2
+KIND_IGNORED: Final = 3
+
+
+def varint(number: int) -> bytes:
+    """Protobuf encoding of a non-negative integer."""
+    out: list[int] = []
+    while number > 127:
+        out.append((number & 127) | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+_SEQ_SMALL: Final[list[bytes]] = [b"\x08" + varint(i) for i in range(16384)]
+"""MsgProto field 1 for sequences below 16384."""
+_SEQ_LOW: Final[list[bytes]] = [bytes((8, (i & 127) | 128, (i >> 7) | 128)) for i in range(16384)]
+"""MsgProto field 1 tag and the two low bytes of larger sequences; the channel caches the rest."""
+_SIZES: Final[dict[bytes, int]] = {b"%d" % i: i for i in range(4096)}
+_LENGTHS: Final[list[bytes]] = [b"%d\r\n" % i for i in range(4096)]
+
+
+class Channel:
+    """The leader's view of a channel: what is numbered, including what is not applied yet.
+
+    Invariant: records are the messages `seq - len(records) + 1 .. seq`, in order.
+    """
+
+    def __init__(self, name: str, channel_id: int, last_seq: int) -> None:
+        encoded = name.encode()
+        self.name: str = name
+        self.channel_id: int = channel_id
+        self.subject_field: bytes = b"\x12" + varint(len(encoded)) + encoded
+        self.ack_prefix: bytes = b"\n" + varint(len(encoded)) + encoded + b"\x10"
+        self.records: list[bytes] = []
+        self.subscriptions: list[Subscription] = []
+        self.seq: int = last_seq
+        self.table: list[bytes] = _SEQ_SMALL
+        self.high: bytes = b""
+        self.renumber()
+
+    def renumber(self) -> None:
+        """Recompute the cached high part; needed when `seq` crosses a multiple of 16384."""
+        if self.seq >= 16384:
+            self.table = _SEQ_LOW
+            self.high = varint(self.seq >> 14)
+
+    def add(self, head: bytes, body: bytes, timestamp_field: bytes) -> None:
+        """Number and encode one message. `head`: subject, reply and data tag; `body`: data with its length, or empty."""
+        seq = self.seq + 1
+        self.seq = seq
+        if not seq & 16383:
+            self.renumber()
+        self.records.append(b"".join((self.table[seq & 16383], self.high, head, body, timestamp_field)))
+
+
+class Subscription:
+    """The leader's volatile view of an online plain subscription: what was sent and what of it is acked.
+
+    `floor`: every sequence below it is acked or was never this subscription's. `next_seq`: the next to send. `window[seq - base]` is 1
+    for sequences at or above the floor that are acked out of order; `ahead` counts them.
+    Invariant: base <= floor <= next_seq and len(window) == next_seq - base.
+    """
+
+    def __init__(self, channel: Channel, subscription_id: int, inbox: bytes, max_in_flight: int, next_seq: int) -> None:
+        self.channel: Channel = channel
+        self.subscription_id: int = subscription_id
+        self.frame_head: bytes = b"PUB " + inbox + b" "
+        self.max_in_flight: int = max_in_flight
+        self.floor: int = next_seq
+        self.next_seq: int = next_seq
+        self.base: int = next_seq
+        self.window: bytearray = bytearray()
+        self.ahead: int = 0
+        self.counts: dict[int, int] = {}
+        self.acked_ahead: list[int] = []
+        self.skipped: list[tuple[int, int]] = []
+        self.is_touched: bool = False
+
+    def pending_count(self) -> int:
+        """Messages sent and not acked."""
+        return self.next_seq - self.floor - self.ahead
+
+    def is_pending(self, seq: int) -> bool:
+        """True when `seq` was sent and is not acked."""
+        return self.floor <= seq < self.next_seq and not self.window[seq - self.base]
+
+    def sent_to(self, next_seq: int) -> None:
+        """Everything below `next_seq` is now sent."""
+        self.window.extend(bytes(next_seq - self.next_seq))
+        self.next_seq = next_seq
+
+    def skip_to(self, next_seq: int) -> None:
+        """Pass over sequences that a limit removed before they were sent (B235): they count as acked."""
+        skipped = next_seq - self.next_seq
+        if self.floor == self.next_seq:
+            self.floor = self.next_seq = self.base = next_seq
+            self.window = bytearray()
+            return
+        self.window.extend(b"\x01" * skipped)
+        self.ahead += skipped
+        self.skipped.append((self.next_seq, next_seq - 1))
+        self.next_seq = next_seq
+
+    def ack(self, seq: int) -> bool:
+        """Take one ack; False when `seq` was not pending (B246)."""
+        if seq < self.floor or seq >= self.next_seq or self.window[seq - self.base]:
+            return False
+        if self.counts:
+            self.counts.pop(seq, None)
+        if seq == self.floor:
+            self.floor = seq + 1
+            if self.ahead:
+                self.skip_acked()
+        else:
+            self.window[seq - self.base] = 1
+            self.ahead += 1
+            self.acked_ahead.append(seq)
+        return True
+
+    def skip_acked(self) -> None:
+        """Move the floor over what was acked out of order."""
+        index = self.floor - self.base
+        window = self.window
+        end = len(window)
+        while index < end and window[index]:
+            index += 1
+            self.ahead -= 1
+        self.floor = self.base + index
+
+    def trim(self) -> None:
+        """Forget the dead front of the window once it is more than half of it."""
+        dead = self.floor - self.base
+        if dead > 4096 and dead * 2 > len(self.window):
+            del self.window[:dead]
+            self.base = self.floor
+
+    def pending(self, first: int, last: int) -> list[int]:
+        """Sequences in `first..last` that are sent and not acked, ascending."""
+        start = max(first, self.floor) - self.base
+        end = min(last + 1, self.next_seq) - self.base
+        find = self.window.find
+        found: list[int] = []
+        while start < end:
+            start = find(0, start, end)
+            if start < 0:
+                break
+            found.append(self.base + start)
+            start += 1
+        return found
+
+
+class Template:
+    """The constant bytes of one publisher's publishes to one channel."""
+
+    def __init__(self, prefix: bytes, guid_bytes: int, middle: bytes, suffix: bytes, channel: Channel, head: bytes, ack_head: bytes) -> None:
+        self.prefix: bytes = prefix
+        self.guid_end: int = len(prefix) + guid_bytes
+        self.middle: bytes = middle
+        self.suffix: bytes = suffix
+        self.channel: Channel = channel
+        self.head: bytes = head
+        self.ack_head: bytes = ack_head
+
+
+NO_CHANNEL: Final = Channel("", 0, 0)
+NO_SUBSCRIPTION: Final = Subscription(NO_CHANNEL, 0, b"", 0, 1)
+NO_TEMPLATE: Final = Template(b"", 0, b"", b"", NO_CHANNEL, b"", b"")
+
+
+class Line:
+    """A parsed control line, without the size at its end."""
+
+    def __init__(self, kind: int, subject: bytes, sid: int, reply: bytes, header_bytes: int) -> None:
+        self.kind: int = kind
+        self.subject: bytes = subject
+        self.sid: int = sid
+        self.reply: bytes = reply
+        self.header_bytes: int = header_bytes
+        self.template: Template = NO_TEMPLATE
+        self.subscription: Subscription = NO_SUBSCRIPTION
+
+
+class Message:
+    """A message that is neither publish nor ack: a request, an answer to a request of ours, or a status of NATS."""
+
+    def __init__(self, sid: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        self.sid: int = sid
+        self.subject: bytes = subject
+        self.reply: bytes = reply
+        self.headers: bytes = headers
+        self.payload: bytes = payload
+
+
+class Core:
+    """Parser state, the open batch of publishes, and what the last `feed` found."""
+
+    def __init__(self, admit: Callable[[PubMsg, bytes], Channel], max_payload: int) -> None:
+        """`admit(message, subject)` decides on a publish: its channel, or RequestError. `max_payload` in bytes."""
+        self.admit: Callable[[PubMsg, bytes], Channel] = admit
+        self.max_payload: int = max_payload
+        self.publish_sid: int = -1
+        self.ack_sid: int = -1
+        self.ack_subjects: dict[bytes, Subscription] = {}
+        self.lines: dict[bytes, Line] = {}
+        self.rest: bytes = b""
+        self.chunks: list[bytes] = []
+        self.missing_bytes: int = 0
+        self.last_timestamp_ns: int = 0
+        self.timestamp_field: bytes = b""
+        # the open batch
+        self.dirty: list[Channel] = []
+        self.acks: list[bytes] = []
+        self.batch_count: int = 0
+        self.batch_bytes: int = 0
+        # what the last feed found
+        self.control: list[bytes] = []
+        self.messages: list[Message] = []
+        self.replies: list[bytes] = []
+        self.touched: list[Subscription] = []
+        self.publish_count: int = 0
+        self.general_count: int = 0
+
+    def reset_connection(self) -> None:
+        """Forget a half-read message: the connection is a new one."""
+        self.rest = b""
+        self.chunks = []
+        self.missing_bytes = 0
+
+    def reset_leadership(self, admit: Callable[[PubMsg, bytes], Channel]) -> None:
+        """Drop everything that belongs to a leadership; `admit` is the next one's. A half-read message stays."""
+        self.admit = admit
+        self.publish_sid = -1
+        self.ack_sid = -1
+        self.ack_subjects = {}
+        self.lines = {}
+        self.dirty = []
+        self.acks = []
+        self.batch_count = 0
+        self.batch_bytes = 0
+        self.messages = []
+        self.replies = []
+        self.touched = []
+
+    def forget_lines(self) -> None:
+        """Templates vouch for client and channel: drop them whenever one of these comes or goes."""
+        self.lines.clear()
+
+    def feed(self, data: bytes, now_ns: int) -> None:
+        """Take one socket read. `now_ns`: wall clock, Unix ns; timestamps never go back (B203).
+
+        Raises:
+            ProtocolError: the NATS server sent something that is not its protocol; the connection is unusable.
+
+        """
+        if self.missing_bytes:
+            self.chunks.append(data)
+            self.missing_bytes -= len(data)
+            if self.missing_bytes > 0:
+                return
+            data = b"".join(self.chunks)
+            self.chunks = []
+            self.missing_bytes = 0
+        elif self.rest:
+            data = self.rest + data
+            self.rest = b""
+        if now_ns > self.last_timestamp_ns:
+            self.last_timestamp_ns = now_ns
+        self.timestamp_field = b"(" + varint(self.last_timestamp_ns)
+        lines = self.lines
+        pos = 0
+        end = len(data)
+        while pos < end:
+            line_end = data.find(CRLF, pos)
+            if line_end < 0:
+                if end - pos > CONTROL_LINE_MAX_BYTES:
+                    raise ProtocolError("control line without end", line=data[pos : pos + 64])
+                self.rest = data[pos:]
+                return
+            blank = data.rfind(b" ", pos, line_end)
+            key = data[pos:blank] if blank >= 0 else b""
+            line = lines.get(key)
+            if line is None:
+                text = data[pos:line_end]
+                if not (text.startswith(b"MSG ") or text.startswith(b"HMSG ")):
+                    self.control.append(text)
+                    pos = line_end + 2
+                    continue
+                line = self.parse_line(key, text)
+            digits = data[blank + 1 : line_end]
+            known = _SIZES.get(digits)
+            size: int = known if known is not None else _parse_size(digits, data[pos:line_end])
+            start = line_end + 2
+            stop = start + size
+            if stop + 2 > end:
+                self.chunks = [data[pos:]]
+                self.missing_bytes = stop + 2 - end
+                return
+            kind = line.kind
+            if kind == KIND_PUBLISH:
+                pos = self.feed_publishes(data, pos, start, stop, line)
+            elif kind == KIND_ACK:
+                pos = self.feed_acks(data, pos, start, stop, line.subscription)
+            else:
+                if kind == KIND_OTHER:
+                    body = start + line.header_bytes
+                    self.messages.append(Message(line.sid, line.subject, line.reply, data[start:body], data[body:stop]))
+                pos = stop + 2
+
+    def feed_publishes(self, data: bytes, pos: int, start: int, stop: int, line: Line) -> int:
+        """Take the publish at `start..stop` and those behind it that look alike. Returns where they end."""
+        template = line.template
+        starts = data.startswith
+        if template is NO_TEMPLATE or stop - start > self.max_payload - ENCODING_MARGIN_BYTES or not starts(template.prefix, start):
+            self.general_publish(line, data[start:stop])
+            return stop + 2
+        guid_end = start + template.guid_end
+        middle = template.middle
+        suffix = template.suffix
+        body = guid_end + len(middle)
+        if not starts(middle, guid_end) or body >= stop:
+            self.general_publish(line, data[start:stop])
+            return stop + 2
+        length = data[body]
+        at = body + 1
+        if length > 127:
+            more = data[at]
+            at += 1
+            length = (length & 127) | (more & 127) << 7
+            if more > 127:
+                more = data[at]
+                at += 1
+                length |= more << 14
+            if not more or more > 127:  # padded varint, or 2 MiB and above: the general path
+                length = 0
+        body_end = at + length
+        if not length or body_end + len(suffix) != stop or not starts(suffix, body_end):
+            self.general_publish(line, data[start:stop])
+            return stop + 2
+
+        channel = template.channel
+        records = channel.records
+        if not records:
+            self.dirty.append(channel)
+        add = records.append
+        join = b"".join
+        seq = channel.seq + 1
+        if not seq & 16383:
+            channel.seq = seq
+            channel.renumber()
+        table = channel.table
+        head = channel.high + template.head
+        stamp = self.timestamp_field
+        add(join((table[seq & 16383], head, data[body:body_end], stamp)))
+        guids = [data[start + len(template.prefix) : guid_end]]
+        next_pos = stop + 2
+        line_text = data[pos:start]
+        if starts(line_text, next_pos):
+            # The same line again, size included: every offset is now fixed, three comparisons prove a match.
+            lead = line_text + template.prefix
+            lead_bytes = len(lead)
+            guid_bytes = template.guid_end - len(template.prefix)
+            to_guid_end = lead_bytes + guid_bytes
+            fixed = middle + data[body:at]
+            to_body = len(middle)
+            body_bytes = body_end - body
+            tail = suffix + CRLF
+            tail_bytes = len(tail)
+            add_guid = guids.append
+            while starts(lead, next_pos):
+                guid_end = next_pos + to_guid_end
+                if not starts(fixed, guid_end):
+                    break
+                body = guid_end + to_body
+                body_end = body + body_bytes
+                if not starts(tail, body_end):
+                    break
+                seq += 1
+                if not seq & 16383:
+                    channel.seq = seq
+                    channel.renumber()
+                    table = channel.table
+                    head = channel.high + template.head
+                add(join((table[seq & 16383], head, data[body:body_end], stamp)))
+                add_guid(data[next_pos + lead_bytes : guid_end])
+                next_pos = body_end + tail_bytes
+        channel.seq = seq
+        count = len(guids)
+        self.batch_count += count
+        self.batch_bytes += next_pos - pos
+        self.publish_count += count
+        ack_head = template.ack_head
+        acks = self.acks
+        acks.append(ack_head)
+        acks.append((CRLF + ack_head).join(guids))
+        acks.append(CRLF)
+        return next_pos
+
+    def feed_acks(self, data: bytes, pos: int, start: int, stop: int, subscription: Subscription) -> int:
+        """Take the ack at `start..stop` and those behind it that look alike. Returns where they end."""
+        prefix = subscription.channel.ack_prefix
+        starts = data.startswith
+        if not starts(prefix, start):
+            self.general_ack(subscription, data[start:stop])
+            return stop + 2
+        self.touch(subscription)
+        end = len(data)
+        at = start + len(prefix)
+        size = stop - at
+        step = size + 2
+        lead = data[pos:at]
+        lead_bytes = len(lead)
+        plain = not subscription.ahead and not subscription.counts
+        floor = subscription.floor
+        limit = subscription.next_seq
+        while True:
+            seq = 0
+            one = data[at]
+            if size == 3:
+                two = data[at + 1]
+                three = data[at + 2]
+                if one & two > 127 and three < 128:
+                    seq = (one & 127) | (two & 127) << 7 | three << 14
+            elif size == 2:
+                two = data[at + 1]
+                if one > 127 and two < 128:
+                    seq = (one & 127) | two << 7
+            elif size:
+                seq = _read_varint(data, at, at + size)
+            if not seq:
+                subscription.floor = floor
+                self.general_ack(subscription, data[at - len(prefix) : at + size])
+                floor = subscription.floor
+                plain = not subscription.ahead and not subscription.counts
+            elif plain and seq == floor and floor < limit:
+                floor += 1
+            else:
+                subscription.floor = floor
+                subscription.ack(seq)
+                floor = subscription.floor
+                plain = not subscription.ahead and not subscription.counts
+            pos = at + step
+            at = pos + lead_bytes
+            if at + step > end or not starts(lead, pos):
+                subscription.floor = floor
+                return pos
+
+    def parse_line(self, key: bytes, text: bytes) -> Line:
+        """Parse `MSG <subject> <sid> [reply] <size>` or `HMSG … <header size> <size>`; remember it where it repeats."""
+        tokens = text.split(b" ")
+        has_headers = tokens[0] == b"HMSG"
+        fixed = 5 if has_headers else 4
+        if len(tokens) not in (fixed, fixed + 1) or not tokens[2].isdigit():
+            raise ProtocolError("malformed message line", line=text[:128])
+        reply = tokens[3] if len(tokens) == fixed + 1 else b""
+        header_bytes = _parse_size(tokens[-2], text) if has_headers else 0
+        sid = int(tokens[2])
+        line = Line(KIND_OTHER, tokens[1], sid, reply, header_bytes)
+        if has_headers and header_bytes > _parse_size(tokens[-1], text):
+            raise ProtocolError("header longer than message", line=text[:128])
+        if sid == self.publish_sid and not has_headers:
+            line.kind = KIND_PUBLISH
+        elif sid == self.ack_sid:
+            line.kind = KIND_IGNORED
+            subscription = self.ack_subjects.get(tokens[1])
+            if subscription is not None and not has_headers:
+                line.kind = KIND_ACK
+                line.subscription = subscription
+        if line.kind != KIND_OTHER:
+            if len(self.lines) >= LINE_CACHE_MAX:
+                self.lines.clear()
+            self.lines[key] = line
+        return line
+
+    def general_publish(self, line: Line, payload: bytes) -> None:
+        """Any publish, by the protobuf runtime; learns a template when the bytes are canonical."""
+        self.general_count += 1
+        guid = ""
+        try:
+            try:
+                message = PubMsg.FromString(payload)
+            except DecodeError:
+                raise RequestError(responses.INVALID_PUBLISH, field="payload", value=payload[:64]) from None
+            guid = message.guid
+            channel = self.admit(message, line.subject)
+            head = channel.subject_field
+            if message.reply:
+                reply = message.reply.encode()
+                head += b"\x1a" + varint(len(reply)) + reply
+            body = b""
+            if message.data:
+                head += b'"'
+                body = varint(len(message.data)) + message.data
+            if len(head) + len(body) + ENCODING_MARGIN_BYTES > self.max_payload:
+                raise RequestError(responses.MAX_PAYLOAD, field="data", value=len(message.data))
+        except RequestError as error:
+            self.reply_error(line.reply, guid, error)
+            return
+        if not channel.records:
+            self.dirty.append(channel)
+        channel.add(head, body, self.timestamp_field)
+        self.batch_count += 1
+        self.batch_bytes += len(payload) + 64
+        self.publish_count += 1
+        if line.reply:
+            encoded = guid.encode()
+            ack_head = b"PUB %b %d\r\n\n%b" % (line.reply, len(encoded) + 1 + len(varint(len(encoded))), varint(len(encoded)))
+            self.acks += (ack_head, encoded, CRLF)
+            line.template = _learn(message, encoded, payload, channel, head, ack_head)
+
+    def reply_error(self, reply: bytes, guid: str, error: RequestError) -> None:
+        """Answer a refused publish at once (B90): it is in no batch."""
+        if reply:
+            payload = PubAck(guid=guid, error=error.wire_text).SerializeToString()
+            self.replies.append(b"PUB %b %d\r\n%b\r\n" % (reply, len(payload), payload))
+
+    def general_ack(self, subscription: Subscription, payload: bytes) -> None:
+        """Any ack; dropped when it does not decode or names another channel (B110, B111)."""
+        try:
+            ack = Ack.FromString(payload)
+        except DecodeError:
+            return
+        if ack.subject == subscription.channel.name and subscription.ack(ack.sequence):
+            self.touch(subscription)
+
+    def touch(self, subscription: Subscription) -> None:
+        """Remember that acks came for this subscription."""
+        if not subscription.is_touched:
+            subscription.is_touched = True
+            self.touched.append(subscription)
+
+
+def _learn(message: PubMsg, guid: bytes, payload: bytes, channel: Channel, head: bytes, ack_head: bytes) -> Template:
+    """Template of a publish, if its canonical encoding is byte for byte what was received."""
+    if not message.data or not guid:
+        return NO_TEMPLATE
+    prefix = b""
+    if message.clientID:
+        client_id = message.clientID.encode()
+        prefix = b"\n" + varint(len(client_id)) + client_id
+    prefix += b"\x12" + varint(len(guid))
+    subject = message.subject.encode()
+    middle = b"\x1a" + varint(len(subject)) + subject
+    if message.reply:
+        reply = message.reply.encode()
+        middle += b'"' + varint(len(reply)) + reply
+    middle += b"*"
+    suffix = b""
+    if message.connID:
+        suffix = b"2" + varint(len(message.connID)) + message.connID
+    if payload != b"".join((prefix, guid, middle, varint(len(message.data)), message.data, suffix)):
+        return NO_TEMPLATE
+    return Template(prefix, len(guid), middle, suffix, channel, head, ack_head)
+
+
+def delivery_frames(head: bytes, messages: list[bytes], out: list[bytes]) -> None:
+    """Append the NATS frames that deliver `messages` to `out`. `head`: `PUB <inbox> `."""
+    size = len(messages[0])
+    if len(messages) > 2 and size == len(messages[-1]) and len(set(map(len, messages))) == 1:
+        lead = head + b"%d\r\n" % size
+        out += (lead, (CRLF + lead).join(messages), CRLF)
+        return
+    for message in messages:
+        size = len(message)
+        out += (head, _LENGTHS[size] if size < 4096 else b"%d\r\n" % size, message, CRLF)
+
+
+def split_blocks(records: list[bytes]) -> list[list[bytes]]:
+    """Cut a batch of one channel into runs of at most BLOCK_MAX_BYTES; a larger message is a run of its own."""
+    ends = list(accumulate(map(len, records)))
+    if ends[-1] <= BLOCK_MAX_BYTES:
+        return [records]
+    runs: list[list[bytes]] = []
+    first = 0
+    base = 0
+    for index in range(1, len(ends)):
+        if ends[index] - base > BLOCK_MAX_BYTES:
+            runs.append(records[first:index])
+            first = index
+            base = ends[index - 1]
+    runs.append(records[first:])
+    return runs
+
+
+def _parse_size(digits: bytes, line: bytes) -> int:
+    if not digits.isdigit() or len(digits) > 10:
+        raise ProtocolError("message size is not a number", line=line[:128])
+    return int(digits)
+
+
+def _read_varint(data: bytes, at: int, end: int) -> int:
+    """Varint that must fill `at..end`; 0 (never a sequence) when it does not."""
+    number = 0
+    shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number if at == end else 0
+        shift += 7
+    return 0

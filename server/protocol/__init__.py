@@ -1,0 +1,1 @@
+"""The STAN wire protocol: message classes, names and exact answer texts."""
