@@ -1,0 +1,1 @@
+"""Serves STAN clients over NATS: connections, delivery, process and operator."""

@@ -1,0 +1,1 @@
+"""What an operator may configure: units, options and their checks."""

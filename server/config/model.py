@@ -1,0 +1,203 @@
+"""Holds the options of a server and checks them (O20-O33, O82-O96).
+
+An `Options` object that exists is valid. Times are nanoseconds, sizes bytes, 0 means unlimited where the option says so.
+The texts of refusals are the original's where it had one.
+"""
+
+import re
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from .nats_urls import DEFAULT_PORT, complete
+from .option_error import OptionError
+from .units import SECOND_NS, format_duration, quote
+
+StoreType = Literal["FILE", "MEMORY"]
+
+DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104  the documented default
+"""Listens on all addresses. Source: O82."""
+
+PORT_RANDOM: Final = -1
+"""Asks for any free port. Source: O83, O85."""
+
+_PORT_MAX: Final = 65535
+_CLUSTER_ID = re.compile(r"[^\s*>.\x00-\x20\x7f]+(?:\.[^\s*>.\x00-\x20\x7f]+)*")
+
+
+class _Frozen(BaseModel):
+    """Strict and immutable: values come from our own parsers, so a wrong type is a bug, not input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Limits(_Frozen):
+    """Limits of the store (O23-O28, O500). 0 = unlimited."""
+
+    max_channels: int = 100
+    max_subs: int = 1000
+    max_msgs: int = 1_000_000
+    max_bytes: int = 1_024_000_000
+    max_age_ns: int = 0
+    max_inactivity_ns: int = 0
+
+    @model_validator(mode="after")
+    def _not_negative(self) -> Self:
+        checks = (
+            ("max_channels", "max channels", self.max_channels, str(self.max_channels)),
+            ("max_subs", "max subscriptions", self.max_subs, str(self.max_subs)),
+            ("max_msgs", "max messages", self.max_msgs, str(self.max_msgs)),
+            ("max_bytes", "max bytes", self.max_bytes, str(self.max_bytes)),
+            ("max_age", "max age", self.max_age_ns, format_duration(self.max_age_ns)),
+            ("max_inactivity", "max inactivity", self.max_inactivity_ns, format_duration(self.max_inactivity_ns)),
+        )
+        for name, label, value, shown in checks:
+            if value < 0:
+                raise OptionError(
+                    f"{label} limit cannot be negative ({shown})", option=f"--{name}", value=shown, allowed="0 or more"
+                )
+        return self
+
+
+class Options(_Frozen):
+    """Everything an operator decided, defaults filled in.
+
+    Construction raises OptionError (a ConfigError) when a value cannot be used.
+    """
+
+    cluster_id: str = "test-cluster"
+    store: StoreType = "MEMORY"
+    dir: str = ""
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    nats_urls: tuple[str, ...] = Field(default=(), repr=False)
+    """External NATS servers, complete URLs with credentials if given; empty = our own child."""
+    http_port: int = 0
+    """Monitoring port of the child; 0 = off, -1 = random."""
+    limits: Limits = Limits()
+    hb_interval_ns: int = 30 * SECOND_NS
+    hb_timeout_ns: int = 10 * SECOND_NS
+    hb_fail_count: int = 10
+    stan_debug: bool = False
+    stan_trace: bool = False
+    nats_debug: bool = False
+    nats_trace: bool = False
+    log_file: str = ""
+    logtime: bool = True
+    pid_file: str = ""
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    token: SecretStr = SecretStr("")
+    replace_durable: bool = False
+    nats_server_binary: str | None = None
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _known_store(cls, value: object) -> object:
+        store = value.upper() if isinstance(value, str) else value
+        if store in ("FILE", "MEMORY"):
+            return store
+        is_planned = store == "SQL"
+        text = "store type SQL is not supported by this version" if is_planned else f"unsupported store type: {store}"
+        raise OptionError(text, option="--store", value=value, allowed="MEMORY or FILE")
+
+    @field_validator("nats_urls", mode="after")
+    @classmethod
+    def _complete_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return complete(urls)
+
+    @field_validator("host", mode="after")
+    @classmethod
+    def _default_host(cls, host: str) -> str:
+        return host or DEFAULT_HOST  # the NATS server reads an empty address as not set
+
+    @field_validator("port", mode="after")
+    @classmethod
+    def _default_port(cls, port: int) -> int:
+        return port or DEFAULT_PORT  # the NATS server reads 0 as not set
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        _check_cluster_id(self.cluster_id)
+        if self.store == "FILE" and not self.dir:
+            raise OptionError(
+                "for FILE stores, root directory must be specified", option="--dir", value="", allowed="a directory"
+            )
+        _check_port("--port", self.port)
+        _check_port("--http_port", self.http_port)
+        if self.http_port and self.nats_urls:
+            raise OptionError(
+                "option --http_port cannot be combined with --nats_server in this version: "
+                "monitoring is served by the embedded NATS server only",
+                option="--http_port",
+                value=self.http_port,
+                allowed="0 with --nats_server",
+            )
+        self._check_texts()
+        _check_at_least("--hb_interval", self.hb_interval_ns, 1)
+        _check_at_least("--hb_timeout", self.hb_timeout_ns, 1)
+        _check_at_least("--hb_fail_count", self.hb_fail_count, 0)
+        self._check_login()
+        return self
+
+    def _check_texts(self) -> None:
+        """What is handed to NATS must be text: bytes of the command line that are not UTF-8 could not be sent."""
+        texts = (
+            ("--addr", self.host),
+            ("--nats_server", ",".join(self.nats_urls)),
+            ("--user", self.user),
+            ("--pass", self.password.get_secret_value()),
+            ("--auth", self.token.get_secret_value()),
+        )
+        for option, text in texts:
+            if not _is_utf8(text):
+                raise OptionError(
+                    f"option {option} must be valid UTF-8", option=option, value="[REDACTED]", allowed="valid UTF-8"
+                )
+
+    def _check_login(self) -> None:
+        if self.password.get_secret_value() and not self.user:
+            raise OptionError(
+                "option --pass has no effect without --user", option="--pass", value="[REDACTED]", allowed="with --user"
+            )
+        if self.user and self.token.get_secret_value():
+            raise OptionError(
+                "option --auth cannot be combined with --user: a NATS server demands either a token or a user",
+                option="--auth",
+                value="[REDACTED]",
+                allowed="without --user",
+            )
+
+
+def _check_cluster_id(cluster_id: str) -> None:
+    """The cluster id becomes part of subjects: no blanks, wildcards or empty tokens (B67)."""
+    if _is_utf8(cluster_id) and _CLUSTER_ID.fullmatch(cluster_id) is not None:
+        return
+    allowed = "a name without blanks, wildcards and empty parts between dots"
+    raise OptionError(
+        f"invalid cluster ID {quote(cluster_id)}: it must be {allowed}",
+        option="--cluster_id",
+        value=cluster_id,
+        allowed=allowed,
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    """False for text with surrogates, which is how Python passes on other bytes of the command line."""
+    return not any(0xD800 <= ord(char) <= 0xDFFF for char in text)
+
+
+def _check_port(option: str, port: int) -> None:
+    if not PORT_RANDOM <= port <= _PORT_MAX:
+        allowed = f"{PORT_RANDOM} (random) to {_PORT_MAX}"
+        raise OptionError(f"option {option} must be {allowed}, got {port}", option=option, value=port, allowed=allowed)
+
+
+def _check_at_least(option: str, value: int, least: int) -> None:
+    if value < least:
+        is_time = option != "--hb_fail_count"
+        shown = format_duration(value) if is_time else str(value)
+        allowed = "positive" if least else "0 or more"
+        raise OptionError(
+            f"option {option} must be {allowed}, got {shown}", option=option, value=shown, allowed=allowed
+        )

@@ -1,0 +1,177 @@
+"""From a parsed command line to options."""
+
+import pytest
+
+from server.cli.evaluate import evaluate, is_asked
+from server.cli.flag_table import FLAGS, HELP_TARGET, REFUSED
+from server.cli.flags import Flag, Kind, parse
+from server.config.model import Options
+from server.config.option_error import OptionError
+
+
+def options(words: str, **environ: str) -> Options:
+    """Options of a command line."""
+    return evaluate(parse(words.split(), FLAGS).given, environ).options
+
+
+def warnings(words: str) -> tuple[str, ...]:
+    """Warnings of a command line."""
+    return evaluate(parse(words.split(), FLAGS).given, {}).warnings
+
+
+def refusal(words: str) -> str:
+    """Text that refuses a command line."""
+    with pytest.raises(OptionError) as caught:
+        options(words)
+    return str(caught.value)
+
+
+def test_nothing_given_means_defaults() -> None:
+    """An empty command line is valid and warns of nothing."""
+    assert options("") == Options()
+    assert warnings("") == ()
+
+
+def test_every_option_reaches_its_field() -> None:
+    """Each option sets its own field and no other (O20-O33, O77-O96)."""
+    assert options(
+        "-cid c -st file --dir d -a 127.0.0.1 -p 1 -m 2 -mc 3 -msu 4 -mm 5 -mb 6 -ma 7s -mi 8s -hbi 9s -hbt 10s -hbf 11"
+        " -SD -SV -D -V -l log -T=false -P pid -user u -pass pw --replace_durable --clustered=false"
+    ) == Options.model_validate(
+        {
+            "cluster_id": "c",
+            "store": "FILE",
+            "dir": "d",
+            "host": "127.0.0.1",
+            "port": 1,
+            "http_port": 2,
+            "limits": {
+                "max_channels": 3,
+                "max_subs": 4,
+                "max_msgs": 5,
+                "max_bytes": 6,
+                "max_age_ns": 7 * 10**9,
+                "max_inactivity_ns": 8 * 10**9,
+            },
+            "hb_interval_ns": 9 * 10**9,
+            "hb_timeout_ns": 10 * 10**9,
+            "hb_fail_count": 11,
+            "stan_debug": True,
+            "stan_trace": True,
+            "nats_debug": True,
+            "nats_trace": True,
+            "log_file": "log",
+            "logtime": False,
+            "pid_file": "pid",
+            "user": "u",
+            "password": "pw",
+            "replace_durable": True,
+        }
+    )
+
+
+def test_token_reaches_its_field() -> None:
+    """`--auth` is the token (O96)."""
+    assert options("--auth t").token.get_secret_value() == "t"
+
+
+def test_external_servers_reach_their_field() -> None:
+    """`-ns` is a list of URLs (O29)."""
+    assert options("-ns nats://n1:1,nats://n2:2").nats_urls == ("nats://n1:1", "nats://n2:2")
+
+
+@pytest.mark.parametrize(
+    ("words", "port"), [("-p 1 --port 2", 2), ("--port 1 -p 2", 2), ("-p 1 --port 2 -p 3", 3), ("-p 1 -p 2", 2)]
+)
+def test_the_last_alias_wins(words: str, port: int) -> None:
+    """Aliases are the same variable (O7)."""
+    assert options(words).port == port
+
+
+@pytest.mark.parametrize("words", ["-mb 1k --max_bytes 2k", "--max_bytes 2k -mb 1k"])
+def test_short_size_wins_over_the_long_one(words: str) -> None:
+    """Of `-mb` and `--max_bytes` the first name wins, whatever the order (O7)."""
+    assert options(words).limits.max_bytes == 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("-mb 12abc", "mb should be a size, got '12abc'"),
+        ("--max_bytes=1.5k", "max_bytes should be a size, got '1.5k'"),
+        ("-mb 1 --max_bytes x", "max_bytes should be a size, got 'x'"),
+    ],
+)
+def test_bad_sizes_are_named_as_typed(words: str, reason: str) -> None:
+    """A bad size is an error of evaluation with the name as it was typed (O5)."""
+    assert refusal(words) == reason
+
+
+@pytest.mark.parametrize(
+    ("words", "debug", "trace"),
+    [
+        ("-SDV", True, True),
+        ("-SDV=false -SD -SV", False, False),
+        ("-SD -SDV=false", False, False),
+        ("-SD=false -SDV", True, True),
+        ("-SD", True, False),
+        ("-SV", False, True),
+    ],
+)
+def test_both_at_once_wins(words: str, debug: bool, trace: bool) -> None:
+    """`-SDV` sets debug and trace, wherever it stands (O79)."""
+    assert (options(words).stan_debug, options(words).stan_trace) == (debug, trace)
+
+
+def test_nats_debug_is_independent_of_ours() -> None:
+    """`-DV` concerns NATS only (O92, O93)."""
+    given = options("-DV")
+    assert (given.nats_debug, given.nats_trace, given.stan_debug, given.stan_trace) == (True, True, False, False)
+
+
+@pytest.mark.parametrize("flag", REFUSED, ids=lambda flag: flag.names[-1])
+def test_options_of_the_original_are_refused_by_name(flag: Flag) -> None:
+    """An option that would have no effect ends the start with a clear text, under each of its names."""
+    word = {Kind.BOOL: "true", Kind.INTEGER: "1", Kind.DURATION: "1s"}.get(flag.kind, "x")
+    assert [refusal(f"--{name}={word}") for name in flag.names] == [
+        f"option {flag.dashed(name)} is not supported by this version" for name in flag.names
+    ]
+
+
+def test_clustering_is_refused_for_now() -> None:
+    """Only `--clustered=false` is accepted (O40)."""
+    assert refusal("--clustered").startswith("clustering is not supported by this version")
+    assert options("--clustered=false") == Options()
+
+
+def test_checks_of_the_options_apply() -> None:
+    """Evaluation ends with the checks of the options (O14)."""
+    assert refusal("-mc -1") == "max channels limit cannot be negative (-1)"
+    assert refusal("-st FILE") == "for FILE stores, root directory must be specified"
+
+
+def test_environment_names_the_nats_server_program() -> None:
+    """`NATS_SERVER_BINARY` replaces the installed program; empty means not set."""
+    assert options("", NATS_SERVER_BINARY="bin/nats-server").nats_server_binary == "bin/nats-server"
+    assert options("", NATS_SERVER_BINARY="").nats_server_binary is None
+
+
+def test_dots_in_the_cluster_id_are_warned_about() -> None:
+    """A cluster `a` hears the publishes for a cluster `a.b` (B67)."""
+    assert [text.startswith('Cluster ID "a.b" contains dots') for text in warnings("-cid a.b")] == [True]
+
+
+def test_options_unused_with_external_nats_are_named() -> None:
+    """Options of the own NATS server are unused with `-ns`; one warning names them (O109)."""
+    assert warnings("-ns nats://h:1 -p 1 --addr x -DV -D -V") == (
+        "Options without effect together with --nats_server: -p --addr -DV -D -V",
+    )
+    assert warnings("-p 1 -DV") == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"), [("-h", True), ("--help", True), ("", False), ("-h=false", False), ("-h --help=false", False)]
+)
+def test_help_is_asked_for(words: str, asked: bool) -> None:
+    """The last occurrence of help decides (O7)."""
+    assert is_asked(parse(words.split(), FLAGS).given, HELP_TARGET) is asked
