@@ -7,6 +7,9 @@
     ├── UnavailableError         try again later
     │   └── NatsUnavailableError     no NATS server to be reached
     ├── SelfCheckError           an installed library is not the one we were proven with
+    ├── AnotherServerError       a second server has our cluster id
+    ├── DataError                the data directory cannot be used as it is
+    ├── InvariantError           a bug of ours: the node stops
     └── ChildError               the nats-server we run for the operator
         ├── ChildNotFoundError       its program is missing
         └── ChildStartError          it did not get ready
@@ -84,3 +87,19 @@ class ChildStartError(ChildError):
     def __init__(self, text: str, *, host: str, port: int, output: Sequence[str] = ()) -> None:
         super().__init__(text)
         self.host, self.port, self.output = host, port, tuple(output)
+
+
+class AnotherServerError(ServerError):
+    """Another server with our cluster id answers on the same NATS servers (B146)."""
+
+    def __init__(self, *, cluster_id: str) -> None:
+        super().__init__(f'discovered another streaming server with cluster ID "{cluster_id}"')
+        self.cluster_id = cluster_id
+
+
+class DataError(ServerError):
+    """The operator must act on the data directory; the text names it and what is allowed."""
+
+
+class InvariantError(ServerError):
+    """A bug of ours: stopped is better than wrong."""

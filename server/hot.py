@@ -191,7 +191,16 @@ class Subscription:
 class Template:
     """The constant bytes of one publisher's publishes to one channel."""
 
-    def __init__(self, prefix: bytes, guid_bytes: int, middle: bytes, suffix: bytes, channel: Channel, head: bytes, ack_head: bytes) -> None:
+    def __init__(
+        self,
+        prefix: bytes,
+        guid_bytes: int,
+        middle: bytes,
+        suffix: bytes,
+        channel: Channel,
+        head: bytes,
+        ack_head: bytes,
+    ) -> None:
         self.prefix: bytes = prefix
         self.guid_end: int = len(prefix) + guid_bytes
         self.middle: bytes = middle
@@ -302,8 +311,7 @@ class Core:
         elif self.rest:
             data = self.rest + data
             self.rest = b""
-        if now_ns > self.last_timestamp_ns:
-            self.last_timestamp_ns = now_ns
+        self.last_timestamp_ns = max(self.last_timestamp_ns, now_ns)
         self.timestamp_field = b"(" + varint(self.last_timestamp_ns)
         lines = self.lines
         pos = 0
@@ -320,7 +328,7 @@ class Core:
             line = lines.get(key)
             if line is None:
                 text = data[pos:line_end]
-                if not (text.startswith(b"MSG ") or text.startswith(b"HMSG ")):
+                if not text.startswith((b"MSG ", b"HMSG ")):
                     self.control.append(text)
                     pos = line_end + 2
                     continue
@@ -349,7 +357,11 @@ class Core:
         """Take the publish at `start..stop` and those behind it that look alike. Returns where they end."""
         template = line.template
         starts = data.startswith
-        if template is NO_TEMPLATE or stop - start > self.max_payload - ENCODING_MARGIN_BYTES or not starts(template.prefix, start):
+        if (
+            template is NO_TEMPLATE
+            or stop - start > self.max_payload - ENCODING_MARGIN_BYTES
+            or not starts(template.prefix, start)
+        ):
             self.general_publish(line, data[start:stop])
             return stop + 2
         guid_end = start + template.guid_end
@@ -513,26 +525,27 @@ class Core:
     def general_publish(self, line: Line, payload: bytes) -> None:
         """Any publish, by the protobuf runtime; learns a template when the bytes are canonical."""
         self.general_count += 1
-        guid = ""
         try:
-            try:
-                message = PubMsg.FromString(payload)
-            except DecodeError:
-                raise RequestError(responses.INVALID_PUBLISH, field="payload", value=payload[:64]) from None
-            guid = message.guid
+            message = PubMsg.FromString(payload)
+        except DecodeError:
+            self.reply_error(line.reply, "", responses.INVALID_PUBLISH)
+            return
+        guid = message.guid
+        try:
             channel = self.admit(message, line.subject)
-            head = channel.subject_field
-            if message.reply:
-                reply = message.reply.encode()
-                head += b"\x1a" + varint(len(reply)) + reply
-            body = b""
-            if message.data:
-                head += b'"'
-                body = varint(len(message.data)) + message.data
-            if len(head) + len(body) + ENCODING_MARGIN_BYTES > self.max_payload:
-                raise RequestError(responses.MAX_PAYLOAD, field="data", value=len(message.data))
         except RequestError as error:
-            self.reply_error(line.reply, guid, error)
+            self.reply_error(line.reply, guid, error.wire_text)
+            return
+        head = channel.subject_field
+        if message.reply:
+            reply = message.reply.encode()
+            head += b"\x1a" + varint(len(reply)) + reply
+        body = b""
+        if message.data:
+            head += b'"'
+            body = varint(len(message.data)) + message.data
+        if len(head) + len(body) + ENCODING_MARGIN_BYTES > self.max_payload:
+            self.reply_error(line.reply, guid, responses.MAX_PAYLOAD)
             return
         if not channel.records:
             self.dirty.append(channel)
@@ -542,14 +555,18 @@ class Core:
         self.publish_count += 1
         if line.reply:
             encoded = guid.encode()
-            ack_head = b"PUB %b %d\r\n\n%b" % (line.reply, len(encoded) + 1 + len(varint(len(encoded))), varint(len(encoded)))
+            ack_head = b"PUB %b %d\r\n\n%b" % (
+                line.reply,
+                len(encoded) + 1 + len(varint(len(encoded))),
+                varint(len(encoded)),
+            )
             self.acks += (ack_head, encoded, CRLF)
             line.template = _learn(message, encoded, payload, channel, head, ack_head)
 
-    def reply_error(self, reply: bytes, guid: str, error: RequestError) -> None:
+    def reply_error(self, reply: bytes, guid: str, text: str) -> None:
         """Answer a refused publish at once (B90): it is in no batch."""
         if reply:
-            payload = PubAck(guid=guid, error=error.wire_text).SerializeToString()
+            payload = PubAck(guid=guid, error=text).SerializeToString()
             self.replies.append(b"PUB %b %d\r\n%b\r\n" % (reply, len(payload), payload))
 
     def general_ack(self, subscription: Subscription, payload: bytes) -> None:

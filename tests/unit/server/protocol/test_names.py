@@ -25,7 +25,25 @@ def test_channels(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", ".a", "a.", "a..b", "a/b", "a*b", "a.>", ">", "a b", "a\tb", "a\n", "a\x00", "\x7f", "a\u00a0b", "x" * 256, "é" * 128],
+    [
+        "",
+        ".",
+        ".a",
+        "a.",
+        "a..b",
+        "a/b",
+        "a*b",
+        "a.>",
+        ">",
+        "a b",
+        "a\tb",
+        "a\n",
+        "a\x00",
+        "\x7f",
+        "a\u00a0b",
+        "x" * 256,
+        "é" * 128,
+    ],
 )
 def test_refused_channels(name):
     """B61, B62."""

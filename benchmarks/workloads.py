@@ -1,0 +1,278 @@
+"""The workloads with fixed meaning: what each row of the benchmark does and which figures it yields.
+
+Every publish row runs with the same generators against the trivial responder first; ratios are within one run.
+CPU is utime + stime of the server's process, and of the NATS server's, over the row, until the server is quiet again.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.processes import Generator, Memory, cpu_s, memory, settle
+from tests.support.nats_process import NatsProcess
+from tests.support.raw_client import RawClient
+from tests.support.raw_nats import NoRespondersError
+from tests.support.server_process import ServerProcess
+
+OUR_CLUSTER = "bench"
+YARDSTICK_CLUSTER = "yardstick"
+WINDOW = 16384
+MAX_IN_FLIGHT = 1024
+ACK_WAIT_NEVER_S = 3600
+FIRST_ACK_TIMEOUT_S = 120.0
+RETRY_S = 0.02
+"""Timeout of one attempt of the reconnecting publisher, seconds."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One throughput row. All publishers and subscribers share one channel; every subscriber gets every message."""
+
+    name: str
+    size: int
+    publishers: int
+    subscribers: int
+
+
+THROUGHPUT = tuple(
+    Load(
+        f"{'publish+deliver+ack' if subscribed else 'publish+ack'} {parties}x {size} B",
+        size,
+        parties,
+        parties * subscribed,
+    )
+    for subscribed in (False, True)
+    for size in (128, 1024)
+    for parties in (1, 4)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server under load: its NATS server, its process (None for the responder) and its cluster id."""
+
+    nats: NatsProcess
+    pid: int | None
+    cluster_id: str
+
+
+def _span_s(results: Iterable[Row]) -> float:
+    """From the first start to the last end; all generators read one monotonic clock."""
+    results = list(results)
+    return float(max(r["end_ns"] for r in results) - min(r["start_ns"] for r in results)) / 1e9
+
+
+def _run_load(target: Target, load: Load, channel: str, count: int) -> Row:
+    per_publisher = count // load.publishers
+    total = per_publisher * load.publishers
+    shared = {"port": target.nats.port, "cluster": target.cluster_id, "channel": channel}
+    subscribers = [
+        Generator("sub", **shared, client=f"sub-{channel}-{i}", count=total, max_in_flight=MAX_IN_FLIGHT)
+        for i in range(load.subscribers)
+    ]
+    publishers = [
+        Generator("pub", **shared, client=f"pub-{channel}-{i}", count=per_publisher, size=load.size, window=WINDOW)
+        for i in range(load.publishers)
+    ]
+    pids = [target.nats.pid] + ([target.pid] if target.pid is not None else [])
+    before = [cpu_s(pid) for pid in pids]
+    for generator in [*subscribers, *publishers]:
+        generator.go()
+    published = [generator.result() for generator in publishers]
+    received = [generator.result() for generator in subscribers]
+    if target.pid is not None:
+        settle(target.pid)
+    used = [cpu_s(pid) - start for pid, start in zip(pids, before, strict=True)]
+    results = published + received
+    errors: dict[str, int] = {}
+    for result in results:
+        for text, times in result["errors"].items():
+            errors[text] = errors.get(text, 0) + times
+    row: Row = {
+        "messages": total,
+        "seconds": _span_s(results),
+        "messages_per_s": total / _span_s(results),
+        "published_per_s": total / _span_s(published),
+        "redelivered": sum(r["redelivered"] for r in received),
+        "errors": errors,
+        "failed": sum(r["status"] != 0 for r in results),
+        "nats_us_per_message": used[0] / total * 1e6,
+    }
+    if target.pid is not None:
+        row["our_us_per_message"] = used[1] / total * 1e6
+        row["our_to_nats_cpu"] = used[1] / used[0] if used[0] else None
+        row["messages_per_cpu_s"] = total / used[1] if used[1] else None
+    return row
+
+
+def throughput(ours: Target, yardstick: Target, load: Load, count: int, tag: str) -> Row:
+    """One throughput row; `responder_per_s` is the publish rate that the same publishers reach with the responder."""
+    only_publish = Load(load.name, load.size, load.publishers, 0)
+    responder = _run_load(yardstick, only_publish, f"{tag}.yardstick", count)
+    row = _run_load(ours, load, tag, count)
+    row["responder_per_s"] = responder["messages_per_s"]
+    row["to_responder"] = row["messages_per_s"] / responder["messages_per_s"]
+    return {"row": load.name, "size": load.size, "publishers": load.publishers, "subscribers": load.subscribers, **row}
+
+
+def sync_publish(ours: Target, yardstick: Target, size: int, count: int, tag: str) -> Row:
+    """Latency with one publish outstanding, microseconds, and its ratio to the responder's."""
+    results = {}
+    for name, target in (("responder", yardstick), ("ours", ours)):
+        generator = Generator(
+            "sync",
+            port=target.nats.port,
+            cluster=target.cluster_id,
+            channel=tag,
+            client=f"{tag}-{name}".replace(".", "-"),
+            count=count,
+            size=size,
+        )
+        generator.go()
+        results[name] = generator.result()
+    mine, other = results["ours"], results["responder"]
+    return {
+        "row": f"sync publish {size} B",
+        "size": size,
+        "messages": count,
+        "messages_per_s": mine["per_second"],
+        **{key: mine[key] for key in ("p50_us", "p90_us", "p99_us", "max_us", "errors")},
+        "failed": int(mine["status"] != 0) + int(other["status"] != 0),
+        "responder_p50_us": other["p50_us"],
+        "responder_p99_us": other["p99_us"],
+        "p50_to_responder": mine["p50_us"] / other["p50_us"],
+    }
+
+
+def fill(nats: NatsProcess, channel: str, count: int, size: int = 128) -> None:
+    """Stores messages; raises RuntimeError if one was not acked."""
+    generator = Generator(
+        "pub",
+        port=nats.port,
+        cluster=OUR_CLUSTER,
+        channel=channel,
+        client="filler",
+        count=count,
+        size=size,
+        window=WINDOW,
+    )
+    generator.go()
+    result = generator.result()
+    if result["status"]:
+        raise RuntimeError(f"filling {channel} failed: {result}")
+
+
+def _difference(after: Memory, before: Memory) -> Row:
+    return {
+        "resident_bytes": after.resident_bytes - before.resident_bytes,
+        "anonymous_bytes": after.anonymous_bytes - before.anonymous_bytes,
+    }
+
+
+def stored_memory(server: ServerProcess, nats: NatsProcess, count: int) -> Row:
+    """Resident memory of a fresh server before and after storing messages of 128 B in one channel."""
+    before = memory(server.pid)
+    fill(nats, "memory", count)
+    settle(server.pid)
+    after = memory(server.pid)
+    grown = _difference(after, before)
+    return {
+        "row": f"memory, {count} messages stored",
+        "messages": count,
+        "empty_resident_bytes": before.resident_bytes,
+        "resident_bytes": after.resident_bytes,
+        "anonymous_bytes": after.anonymous_bytes,
+        "bytes_per_message": grown["resident_bytes"] / count,
+        "anonymous_bytes_per_message": grown["anonymous_bytes"] / count,
+        "failed": 0,
+    }
+
+
+def delivered_memory(server: ServerProcess, nats: NatsProcess, count: int, *, acked: bool) -> Row:
+    """Growth of a fresh server's memory by delivering stored messages to one subscriber, with or without its acks.
+
+    The messages are stored before the first reading, so what storing costs is not in the difference. Taking the growth
+    with acks off the growth without leaves what the unacked messages themselves cost.
+    """
+    fill(nats, "memory", count)
+    settle(server.pid)
+    before = memory(server.pid)
+    options: dict[str, object] = {} if acked else {"no_ack": True}
+    subscriber = Generator(
+        "sub",
+        port=nats.port,
+        cluster=OUR_CLUSTER,
+        channel="memory",
+        client="reader",
+        count=count,
+        start="first",
+        max_in_flight=count,
+        ack_wait=ACK_WAIT_NEVER_S,
+        **options,
+    )
+    subscriber.go()
+    if acked:
+        result = subscriber.result()
+        settle(server.pid)
+        after = memory(server.pid)
+    else:
+        subscriber.wait_ready()
+        settle(server.pid)
+        after = memory(server.pid)
+        subscriber.go()
+        result = subscriber.result()
+    return {"failed": int(result["status"] != 0), **_difference(after, before)}
+
+
+def unacked_row(count: int, unacked: Row, control: Row) -> Row:
+    """The row of unacked messages out of the two runs of `delivered_memory`."""
+    net = {key: unacked[key] - control[key] for key in ("resident_bytes", "anonymous_bytes")}
+    return {
+        "row": f"memory, {count} messages unacked",
+        "messages": count,
+        "growth_without_acks_bytes": unacked["resident_bytes"],
+        "growth_with_acks_bytes": control["resident_bytes"],
+        "bytes_per_message": net["resident_bytes"] / count,
+        "anonymous_bytes_per_message": net["anonymous_bytes"] / count,
+        "failed": unacked["failed"] + control["failed"],
+    }
+
+
+def restart_row(server: ServerProcess, count: int, *, orderly: bool) -> Row:
+    """Seconds from the start of the process to the first PubAck of a publisher that reconnects as soon as it can."""
+    if orderly:
+        server.stop()
+    else:
+        server.kill()
+    seconds = asyncio.run(_first_ack_s(server))
+    server.wait_ready()
+    return {
+        "row": f"restart after {'stop' if orderly else 'kill -9'}, {count} messages",
+        "messages": count,
+        "seconds_to_first_ack": seconds,
+        "failed": 0,
+    }
+
+
+async def _first_ack_s(server: ServerProcess) -> float:
+    start = time.monotonic()
+    server.spawn()
+    async with asyncio.timeout(FIRST_ACK_TIMEOUT_S):
+        while True:
+            attempt = time.monotonic()
+            with suppress(TimeoutError, NoRespondersError, ConnectionRefusedError):
+                client = await RawClient.connect(
+                    server.url, "reconnecting", cluster_id=OUR_CLUSTER, timeout_s=RETRY_S * 10
+                )
+                try:
+                    answer = await client.publish("memory", b"after the restart", timeout_s=FIRST_ACK_TIMEOUT_S)
+                finally:
+                    await client.nats.close()
+                if not answer.error:
+                    return time.monotonic() - start
+            await asyncio.sleep(max(0.0, attempt + RETRY_S - time.monotonic()))

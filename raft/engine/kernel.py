@@ -1,0 +1,187 @@
+"""PySyncObj with its unsafe parts replaced: election, commit rule and append handler remain.
+
+Rules:
+- Committed entries are applied as one ordered list; nothing is unpickled, no-ops are passed on like any entry.
+- A leader counts itself towards a commit only up to what its own journal has synced. The rule covers the commit part of
+  a tick only, because the same stock method also numbers new entries.
+- Queue, forwarding, log compaction and the stock sender never run.
+Accessors are methods, not properties: `SyncObj.__init__` reads every attribute while half of them are unset.
+"""
+
+import math
+from typing import Final
+
+from pysyncobj import syncobj
+from pysyncobj.config import SyncObjConf
+
+from raft.errors import InvariantError
+from raft.journal.log import Log, LogEntry
+
+from .parts import NullPoller, PeerNode, PortTransport, RefusingSerializer
+from .ports import EnginePorts, Role, Timing
+
+APPLY_ENTRIES_MAX: Final = 1024
+"""Most entries applied in one tick: a long replay must not hold the event loop."""
+
+APPLY_BYTES_MAX: Final = 4 * 1024 * 1024
+"""No further entries are taken into one apply once it holds this many bytes."""
+
+_APPLY_SLICE: Final = 64
+"""Entries read from the log at a time while an apply is filled."""
+
+_ROLES: Final = (Role.FOLLOWER, Role.CANDIDATE, Role.LEADER)
+
+
+class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
+    """One node's consensus state. Reached only through `Consensus`."""
+
+    def __init__(
+        self,
+        *,
+        me: PeerNode,
+        others: list[PeerNode],
+        transport: PortTransport,
+        log: Log,
+        ports: EnginePorts,
+        timing: Timing,
+    ) -> None:
+        self._ports = ports
+        self._log = log
+        self._counts_durable_only = False
+        self._ticking = False
+        conf = SyncObjConf(
+            autoTick=False,
+            journalFile=log,
+            fullDumpFile=None,
+            dynamicMembershipChange=False,
+            commandsQueueSize=1,
+            raftMinTimeout=timing.election_min_s,
+            raftMaxTimeout=timing.election_max_s,
+            appendEntriesPeriod=timing.heartbeat_s,
+            leaderFallbackTimeout=timing.quorum_silence_s,
+            connectionTimeout=math.inf,
+            onStateChanged=self._on_state_changed,
+        )
+        super().__init__(me, others, conf, transport=transport)
+        self._poller = NullPoller()
+        self._SyncObj__serializer = RefusingSerializer()
+
+    def start_after(self, applied_index: int) -> None:
+        """Take everything up to `applied_index` as applied, so that it is not applied again.
+
+        Entry 1 is the same in every log and needs no majority, hence committed from the start.
+        """
+        self._SyncObj__raftLastApplied = applied_index
+        self._SyncObj__raftCommitIndex = max(1, applied_index)
+
+    def expire_election_timeout(self) -> None:
+        """Make the next tick start an election."""
+        self._SyncObj__raftElectionDeadline = -math.inf
+
+    def run_tick(self) -> None:
+        """Elect, commit, apply, send: whatever is due."""
+        self._ticking = True
+        self._counts_durable_only = self.is_leader()
+        try:
+            self.doTick(0.0)
+        finally:
+            self._ticking = self._counts_durable_only = False
+
+    def propose(self, command: bytes) -> tuple[int, int] | None:
+        """Append `command` to the leader's log; its index and term, or None on any other role."""
+        if not self.is_leader():
+            return None
+        index, term = self.last_index() + 1, self.term()
+        self._log.add(command, index, term)
+        return index, term
+
+    def is_leader(self) -> bool:
+        """Whether this node believes to lead."""
+        return bool(self._SyncObj__raftState == Role.LEADER)
+
+    def role(self) -> Role:
+        """The role this node believes to have."""
+        return _ROLES[self._SyncObj__raftState]
+
+    def term(self) -> int:
+        """Current term."""
+        return int(self._SyncObj__raftCurrentTerm)
+
+    def leader_id(self) -> str | None:
+        """Id of the leader of the current term, if known."""
+        leader = self._SyncObj__raftLeader
+        return None if leader is None else str(leader.id)
+
+    def last_index(self) -> int:
+        """Index of the log's last entry, durable or not."""
+        return self._log[-1][1]
+
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        return int(self._SyncObj__raftCommitIndex)
+
+    def applied_index(self) -> int:
+        """Highest index given to `apply` and returned from it."""
+        return int(self._SyncObj__raftLastApplied)
+
+    def noop_index(self) -> int | None:
+        """Index of the no-op that this node wrote when it last became leader."""
+        index = self._SyncObj__noopIDx
+        return None if index is None else int(index)
+
+    def next_deadline_s(self) -> float | None:
+        """When time alone makes a tick necessary; None while it cannot."""
+        if self.is_leader():
+            return float(self._SyncObj__newAppendEntriesTime) if self._SyncObj__otherNodes else None
+        # Without a connection no election can start, and the deadline would lie in the past for ever.
+        return float(self._SyncObj__raftElectionDeadline) if self._SyncObj__connectedToAnyone() else None
+
+    def _on_state_changed(self, old: int, new: int) -> None:
+        self._ports.role_changed(_ROLES[old], _ROLES[new])
+
+    # Overrides of stock methods, by their mangled names.
+
+    def _SyncObj__getCurrentLogIndex(self) -> int:  # noqa: N802
+        last = self.last_index()
+        return min(last, self._log.durable_index) if self._counts_durable_only else last
+
+    def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
+        super()._SyncObj__onBecomeLeader()
+        # Alone in the cluster, it was elected inside the tick that would go on to commit the unsynced no-op.
+        self._counts_durable_only = self._ticking
+
+    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
+        self._counts_durable_only = False  # the commit part of the tick is over; applying may propose
+        applied, committed = self.applied_index(), self.commit_index()
+        if committed > applied:
+            entries = self._entries_to_apply(applied + 1, committed)
+            self._ports.apply(entries)
+            self._SyncObj__raftLastApplied = entries[-1][1]
+        return False
+
+    def _entries_to_apply(self, first: int, last: int) -> list[LogEntry]:
+        """Entries from `first` up to `last` at most, bounded in number and bytes, never none."""
+        last = min(last, first + APPLY_ENTRIES_MAX - 1)
+        entries: list[LogEntry] = []
+        size = 0
+        while first <= last and size < APPLY_BYTES_MAX:
+            part = self._SyncObj__getEntries(first, min(_APPLY_SLICE, last - first + 1))
+            if not part or part[0][1] != first:
+                raise InvariantError(f"committed entry {first} is not in the log, which begins at {self._log[0][1]}")
+            entries += part
+            size += sum(len(entry[0]) for entry in part)
+            first += len(part)
+        return entries
+
+    def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
+        self._SyncObj__newAppendEntriesTime = syncobj.monotonicTime() + self.conf.appendEntriesPeriod
+        self._ports.send_appends()
+
+    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
+        """The journal is trimmed by the driver, behind what the state machine has made durable."""
+
+    def _checkCommandsToApply(self) -> None:  # noqa: N802
+        """Proposals enter the log at once; there is no queue to drain."""
+
+    def _applyCommand(self, *_args: object) -> None:  # noqa: N802
+        raise InvariantError("a command reached the stock queue; allowed: proposals to the leader's own log")

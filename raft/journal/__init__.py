@@ -1,0 +1,1 @@
+"""The Raft log on disk: entries, term and vote, written in groups, each group synced before the next is begun."""

@@ -1,0 +1,98 @@
+"""Writes groups of records in a thread of its own, and says when each is on stable storage. Decides nothing.
+
+Rules:
+- Completion is told through `post` (such as `loop.call_soon_threadsafe`), never from inside `submit`.
+- The first failure ends the writer: `on_failure` is posted once, and nothing is written any more. A failed sync is not
+  tried again, because the kernel may have dropped the pages and would call the next attempt a success.
+"""
+
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+from raft.constants import PREPARE_IDLE_S
+
+from .files import JournalFiles
+from .log import WriteGroup
+
+Done: TypeAlias = Callable[[WriteGroup], object]
+
+_T = TypeVar("_T")
+
+
+class Post(Protocol):
+    """Has `callback(argument)` called soon, on the owner's thread."""
+
+    def __call__(self, callback: Callable[[_T], object], argument: _T, /) -> object:
+        """Schedule the call; may be used from another thread."""
+
+
+class JournalWriter(Protocol):
+    """Where groups go. The owner submits the next one after the one before is done."""
+
+    def submit(self, group: WriteGroup, done: Done) -> None:
+        """Write and sync `group`, then post `done(group)`."""
+
+    def close(self) -> None:
+        """Write what was submitted, then stop. Blocks until then."""
+
+
+class MemoryWriter:
+    """Keeps nothing: a journal in memory is as durable as it gets at once. `post` may be `loop.call_soon`."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+
+    def submit(self, group: WriteGroup, done: Done) -> None:
+        """Post `done(group)`."""
+        self._post(done, group)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class FileWriter:
+    """A daemon thread that owns `files` and closes them when it ends."""
+
+    def __init__(self, files: JournalFiles, *, post: Post, on_failure: Callable[[BaseException], object]) -> None:
+        self._files = files
+        self._post = post
+        self._on_failure = on_failure
+        self._jobs: SimpleQueue[tuple[WriteGroup, Done] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, group: WriteGroup, done: Done) -> None:
+        """Write and sync `group`, then post `done(group)`. After a failure neither happens."""
+        self._jobs.put((group, done))
+
+    def close(self) -> None:
+        """Write what was submitted, then end the thread and close the files. Blocks until then."""
+        self._jobs.put(_END)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (job := self._next_job()) is not None:
+                group, done = job
+                self._files.write(group)
+                self._post(done, group)
+                self._files.recycle()
+        except BaseException as error:  # noqa: BLE001  # the thread's top: whatever ended it, the owner must stop too
+            self._post(self._on_failure, error)
+        finally:
+            self._files.close()
+
+    def _next_job(self) -> tuple[WriteGroup, Done] | None:
+        """Wait for the next job; prepare files ahead while there is none."""
+        while self._files.can_prepare:
+            try:
+                return self._jobs.get(timeout=PREPARE_IDLE_S)
+            except Empty:
+                self._files.prepare()
+        return self._jobs.get()
+
+
+_END: Final = None
+"""Job that ends the thread."""

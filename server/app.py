@@ -1,0 +1,293 @@
+"""Composition root: builds the node, starts its parts in order, stops them in reverse. No rules."""
+
+import asyncio
+import logging
+from typing import Final
+
+from raft.errors import RaftError
+from raft.node import RaftNode
+from server import hot, logs, signals
+from server.cli import banner
+from server.clock import SystemClock
+from server.config.model import Options
+from server.data import Data, open_data
+from server.disk_watch import DiskWatch
+from server.errors import NatsUnavailableError, RequestError, ServerError
+from server.frontend.subscriptions import new_token
+from server.leadership import Leadership, Ports
+from server.nats.address import Login
+from server.nats.connection import DEFAULT_MAX_PAYLOAD, NatsConnection
+from server.nats.dial import Security
+from server.natsd import binary
+from server.natsd.command import ChildConfig
+from server.natsd.supervisor import Supervisor
+from server.outbox import Outbox
+from server.protocol import responses
+from server.protocol.stan_pb2 import PubMsg
+from server.version import COMMIT
+from store.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+EXIT_FATAL: Final = 1
+"""Exit status after a fatal error. Source: O196, O233."""
+
+STOP_MAX_S: Final = 10.0
+"""Bound of the orderly end of the leadership, seconds: a NATS server or disk that hangs must not keep the process."""
+
+
+async def run(options: Options) -> int:
+    """Serve until a signal or a fatal error; returns the exit status."""
+    node = Node(options, asyncio.get_running_loop())
+    try:
+        await node.start()
+        return await node.ended
+    finally:
+        await node.stop()
+
+
+class Node:
+    """One server process. Parts start in the order of `start` and stop in reverse."""
+
+    def __init__(self, options: Options, loop: asyncio.AbstractEventLoop) -> None:
+        self._options = options
+        self._loop = loop
+        self._clock = SystemClock()
+        self.ended: asyncio.Future[int] = loop.create_future()
+        """Exit status, set by the first signal or fatal error."""
+        self._is_fatal = False
+        self._core = hot.Core(_admit_nothing, DEFAULT_MAX_PAYLOAD)
+        self._leadership: Leadership | None = None
+        self._leading: asyncio.Task[None] | None = None
+        self._data: Data | None = None
+        self._child: Supervisor | None = None
+        self._connection: NatsConnection | None = None
+        self._outbox: Outbox | None = None
+        self._raft: RaftNode | None = None
+        self._disk_watch: DiskWatch | None = None
+
+    async def start(self) -> None:
+        """Returns when everything runs; clients are served when leadership has begun."""
+        signals.install(self._loop, self._stop_with, logs.reopen)
+        for line in banner.opening_lines(self._options.cluster_id, new_token(), COMMIT):
+            logger.info("%s", line)
+        urls = await self._start_nats()
+        logger.info("%s", banner.RECOVERING_LINE)
+        self._data = data = open_data(
+            self._options, loop=self._loop, on_durable=self._durable, on_fatal=self._failed_writing
+        )
+        logger.info("%s", banner.recovered_line(data.recovered_channels))
+        for line in banner.store_lines(self._options):
+            logger.info("%s", line)
+        self._connection = connection = NatsConnection(
+            name=f"_NSS-{self._options.cluster_id}-general",
+            servers=urls,
+            on_data=self._received,
+            on_connected=self._connected,
+            on_disconnected=lambda _reason: None,
+            on_closed=self._connection_closed,
+            on_writable=self._writable,
+            security=Security(login=_login(self._options)),
+        )
+        self._outbox = Outbox(connection.write, self._loop)
+        await connection.connect()
+        self._raft = RaftNode(
+            node_id=data.node_id,
+            peers=(),
+            log=data.log,
+            writer=data.writer,
+            state_machine=data.store,
+            on_leading=self._lead,
+            on_lost=self._lose,
+            on_fatal=self.fail,
+        )
+        self._raft.start()
+        if data.directory is not None:
+            self._disk_watch = DiskWatch(str(data.directory), self._loop, self._disk_changed)
+            self._disk_watch.start()
+
+    async def stop(self) -> None:
+        """End in order (O234); after a fatal error nothing is written any more."""
+        logger.info("Shutting down.")
+        if self._disk_watch is not None:
+            self._disk_watch.stop()
+        if self._leading is not None:
+            self._leading.cancel()
+            await asyncio.wait([self._leading])
+        if self._leadership is not None and not self._is_fatal:
+            await self._stop_leadership(self._leadership)
+        if self._raft is not None and not self._is_fatal:
+            await self._raft.close()
+        if self._data is not None:
+            self._close_data(self._data)
+        if self._connection is not None:
+            await self._connection.close()
+        if self._child is not None:
+            await self._child.stop()
+
+    def _close_data(self, data: Data) -> None:
+        try:
+            data.close()
+        except (StoreError, RaftError) as error:
+            logger.error("data could not be closed in order: %s", error)  # noqa: TRY400  the reason was told
+            self._is_fatal = True
+
+    def _failed_writing(self, error: BaseException) -> None:
+        """Journal or store cannot be written: nothing may be acknowledged from here on."""
+        if self._raft is not None:
+            self._raft.fail(error)
+        else:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """A fatal error: log the reason, end with status 1 (O196). Nothing acked is lost: the journal has it."""
+        self._is_fatal = True
+        if not self.ended.done():
+            logger.critical("%s", error, exc_info=None if isinstance(error, (OSError, ServerError, StoreError, RaftError)) else error)
+            self.ended.set_result(EXIT_FATAL)
+
+    def _stop_with(self, status: int) -> None:
+        if not self.ended.done():
+            self.ended.set_result(status)
+
+    async def _stop_leadership(self, leadership: Leadership) -> None:
+        try:
+            async with asyncio.timeout(STOP_MAX_S):
+                await leadership.stop()
+        except (TimeoutError, NatsUnavailableError) as error:
+            logger.warning("the leadership did not end in order: %r", error)
+            leadership.end()
+
+    # ---- NATS
+
+    async def _start_nats(self) -> tuple[str, ...]:
+        """The child, unless an external server is given; returns the URLs to connect to."""
+        if self._options.nats_urls:
+            return self._options.nats_urls
+        options = self._options
+        config = ChildConfig(
+            host=options.host,
+            port=options.port,
+            http_host=options.host,
+            http_port=options.http_port,
+            user=options.user,
+            password=options.password.get_secret_value(),
+            token=options.token.get_secret_value(),
+            debug=options.nats_debug,
+            trace=options.nats_trace,
+        )
+        self._child = Supervisor(
+            config,
+            program=binary.find(options.nats_server_binary),
+            on_line=logs.log_child_line,
+            on_exit=lambda text: logger.error("NATS server: %s", text),
+            on_fatal=self.fail,
+        )
+        await self._child.start()
+        return (self._child.url,)
+
+    def _received(self, data: bytes) -> None:
+        """One socket read. ProtocolError goes to the connection, which is then made anew."""
+        core = self._core
+        core.feed(data, self._clock.now_ns())
+        assert self._connection is not None
+        if core.control:
+            lines, core.control = core.control, []
+            for line in lines:
+                self._connection.on_control(line)
+        if self._leadership is None:
+            core.messages.clear()
+            return
+        try:
+            self._leadership.take_turn()
+        except Exception as error:
+            logger.exception("serving failed")
+            self.fail(error)
+
+    def _connected(self) -> None:
+        assert self._connection is not None
+        self._core.reset_connection()
+        self._core.forget_lines()
+        self._core.max_payload = self._connection.max_payload
+        if self._leadership is not None:
+            self._leadership.on_connected()
+
+    def _writable(self) -> None:
+        if self._leadership is not None:
+            self._leadership.on_writable()
+
+    def _connection_closed(self, reason: str) -> None:
+        if not self.ended.done():
+            self.fail(NatsUnavailableError(f"connection to NATS is closed for good: {reason}"))
+
+    # ---- Raft and store
+
+    def _lead(self, term: int) -> None:
+        """Leadership begins: this node has applied everything committed before it."""
+        self._leading = self._loop.create_task(self._begin(term))
+
+    async def _begin(self, term: int) -> None:
+        assert self._data is not None
+        assert self._connection is not None
+        assert self._outbox is not None
+        assert self._raft is not None
+        self._leadership = leadership = Leadership(
+            Ports(
+                options=self._options,
+                core=self._core,
+                store=self._data.store,
+                connection=self._connection,
+                outbox=self._outbox,
+                loop=self._loop,
+                propose=self._raft.propose,
+                wall_ns=self._clock.now_ns,
+                monotonic_ns=self._clock.monotonic_ns,
+                on_fatal=self.fail,
+            )
+        )
+        try:
+            await leadership.begin()
+        except Exception as error:  # noqa: BLE001  the top of the task: the node ends, with the reason
+            self.fail(error)
+            return
+        logger.debug("leading, term=%d", term)
+        logger.info("%s", banner.READY_LINE)
+
+    def _lose(self) -> None:
+        """Leadership is over: stop before anything else happens (B396)."""
+        if self._leading is not None:
+            self._leading.cancel()
+        if self._leadership is not None:
+            leadership, self._leadership = self._leadership, None
+            leadership.end()
+
+    def _durable(self, index: int) -> None:
+        """The store has everything up to `index` on disk: the journal may forget it, proposals may go on."""
+        if self._raft is not None:
+            self._raft.trim(index)
+        if self._leadership is not None:
+            self._leadership.on_durable()
+
+    def _disk_changed(self, is_low: bool, free: int) -> None:
+        if is_low:
+            logger.error("disk space is low, publishes are refused: directory=%s free=%d", self._options.dir, free)
+        else:
+            logger.info(
+                "disk space is sufficient, publishes are accepted: directory=%s free=%d", self._options.dir, free
+            )
+        if self._leadership is not None:
+            self._leadership.set_disk_low(is_low=is_low)
+
+
+def _admit_nothing(message: PubMsg, _subject: bytes) -> hot.Channel:
+    """Before leadership nobody listens for publishes."""
+    raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)
+
+
+def _login(options: Options) -> Login:
+    """Who we are at the NATS server (O94 to O96)."""
+    return Login(
+        user=options.user or None,
+        password=options.password.get_secret_value(),
+        token=options.token.get_secret_value() or None,
+    )

@@ -1,0 +1,1 @@
+"""Delivery to subscriptions: what is sent next, what is sent again, and the progress that is replicated."""

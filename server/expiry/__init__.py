@@ -1,0 +1,1 @@
+"""What goes by time: messages by age, channels by inactivity."""

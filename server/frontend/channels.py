@@ -1,0 +1,94 @@
+"""The leader's view of channels: what exists, what is being made or deleted, and which new one is allowed."""
+
+import logging
+from dataclasses import dataclass, field
+
+from server import hot
+from server.errors import RequestError
+from server.proposals.proposer import Proposer
+from server.protocol import responses
+from store.machine.state import Refusal, Result, State
+from store.operations import CreateChannel, DeleteChannel, Limits
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Channels:
+    """Channels by name, those not yet applied included.
+
+    Invariant: `by_name` and `by_folded_name` hold the same channels; two channels never differ by case only (B63).
+    """
+
+    state: State
+    core: hot.Core
+    proposer: Proposer
+    limits: Limits
+    max_channels: int
+    by_name: dict[str, hot.Channel] = field(default_factory=dict)
+    by_folded_name: dict[str, str] = field(default_factory=dict)
+    deleting: set[str] = field(default_factory=set)
+    _next_id: int = 0
+
+    def recover(self) -> None:
+        """Leadership began: take over what the store has."""
+        for channel in self.state.channels.values():
+            self._remember(hot.Channel(channel.name, channel.channel_id, channel.last_seq))
+        self._next_id = self.state.next_channel_id
+
+    def get(self, name: str) -> hot.Channel | None:
+        """The channel, if it exists and is not being deleted."""
+        return None if name in self.deleting else self.by_name.get(name)
+
+    def find_or_create(self, name: str) -> hot.Channel:
+        """The channel for a publish or subscribe (B64, B93).
+
+        Raises:
+            RequestError: being deleted (B339), case conflict (B63) or too many channels (B331).
+
+        """
+        channel = self.by_name.get(name)
+        if channel is not None:
+            if name in self.deleting:
+                raise RequestError(responses.CHANNEL_IS_BEING_DELETED, field="channel", value=name)
+            return channel
+        existing = self.by_folded_name.get(name.lower())
+        if existing is not None:
+            raise RequestError(responses.case_conflict(name, existing), field="channel", value=name)
+        if self.max_channels and len(self.by_name) >= self.max_channels:
+            logger.error('Creating channel "%s" failed: %s', name, responses.TOO_MANY_CHANNELS)
+            raise RequestError(responses.TOO_MANY_CHANNELS, field="channel", value=name)
+        channel = hot.Channel(name, self._next_id, 0)
+        self._next_id += 1
+        self._remember(channel)
+        operation = CreateChannel(channel_id=channel.channel_id, name=name, limits=self.limits)
+        self.proposer.create_channel(operation, lambda result: self._created(name, result))
+        return channel
+
+    def delete(self, name: str) -> None:
+        """Delete a channel for inactivity (B336). Until it is applied requests for it are refused (B339)."""
+        channel = self.by_name[name]
+        self.deleting.add(name)
+        self.core.forget_lines()
+        self.proposer.add(DeleteChannel(channel.channel_id), lambda result: self._deleted(name, result))
+
+    def _remember(self, channel: hot.Channel) -> None:
+        self.by_name[channel.name] = channel
+        self.by_folded_name[channel.name.lower()] = channel.name
+
+    def _created(self, name: str, result: Result) -> None:
+        if isinstance(result, Refusal):
+            logger.error('Creating channel "%s" failed: %s', name, result.text)
+            del self.by_name[name]
+            del self.by_folded_name[name.lower()]
+        else:
+            logger.info('Channel "%s" has been created', name)
+
+    def _deleted(self, name: str, result: Result) -> None:
+        self.deleting.discard(name)
+        if isinstance(result, Refusal):
+            logger.error('Error deleting channel "%s": %s', name, result.text)
+            return
+        del self.by_name[name]
+        del self.by_folded_name[name.lower()]
+        logger.info('Channel "%s" has been deleted', name)

@@ -1,0 +1,48 @@
+"""Decides whether a publish is accepted (B90 to B94). Called for publishes that match no template."""
+
+from dataclasses import dataclass, field
+
+from server import hot
+from server.errors import RequestError
+from server.frontend.channels import Channels
+from server.protocol import names, responses
+from server.protocol.stan_pb2 import PubMsg
+from store.machine.state import State
+
+
+@dataclass(slots=True)
+class PublishGate:
+    """Checks of a publish, in the order of B90."""
+
+    state: State
+    channels: Channels
+    publish_prefix: str
+    leaving: set[str]
+    """Client ids whose close is under way: unregistered from here on (B345)."""
+    is_disk_low: bool = field(default=False)
+
+    def admit(self, message: PubMsg, subject: bytes) -> hot.Channel:
+        """The channel to store `message` in; `subject` is the NATS subject it came on.
+
+        Raises:
+            RequestError: with the text of B90, B93 or the disk watermark.
+
+        """
+        name = message.subject
+        if not message.guid:
+            raise RequestError(responses.INVALID_PUBLISH, field="guid", value="")
+        if not names.is_channel(name) or subject != f"{self.publish_prefix}.{name}".encode():
+            raise RequestError(responses.INVALID_PUBLISH, field="subject", value=name)
+        if not self._is_registered(message):
+            raise RequestError(responses.INVALID_PUBLISH, field="clientID", value=message.clientID)
+        if self.is_disk_low:
+            raise RequestError(responses.LOW_DISK_SPACE, field="subject", value=name)
+        return self.channels.find_or_create(name)
+
+    def _is_registered(self, message: PubMsg) -> bool:
+        """B91: a connID decides alone; without one the client id does."""
+        if message.connID:
+            client = self.state.clients_by_conn_id.get(message.connID)
+        else:
+            client = self.state.clients.get(message.clientID)
+        return client is not None and client.client_id not in self.leaving

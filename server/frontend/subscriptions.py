@@ -1,0 +1,308 @@
+"""Subscribe, unsubscribe and subscription close requests (B80 to B104)."""
+
+import logging
+import secrets
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from server import hot
+from server.delivery.engine import Engine
+from server.errors import RequestError
+from server.frontend.channels import Channels
+from server.frontend.start_position import last_sent_for
+from server.outbox import Outbox
+from server.proposals.proposer import Proposer
+from server.protocol import names, responses, stan_pb2
+from server.protocol.stan_pb2 import SubscriptionRequest, SubscriptionResponse, UnsubscribeRequest
+from store.machine.state import Channel, Client, Refusal, Result, State, Subscription
+from store.operations import CloseSubscription, Subscribe, Unsubscribe
+from store.store import Store
+
+logger = logging.getLogger(__name__)
+
+_TOKEN_ALPHABET = string.ascii_letters + string.digits
+_START_POSITIONS = frozenset(stan_pb2.StartPosition.values())
+
+DurableKey = tuple[str, int, str]
+"""Client id, channel id, durable name (B280)."""
+
+
+def new_token() -> str:
+    """22 random letters and digits: what names an ack inbox (B16, B17)."""
+    return "".join(secrets.choice(_TOKEN_ALPHABET) for _ in range(22))
+
+
+@dataclass(slots=True)
+class Subscriptions:
+    """Requests about subscriptions; the subscriptions themselves are in the store and the engine."""
+
+    store: Store
+    state: State
+    core: hot.Core
+    channels: Channels
+    proposer: Proposer
+    engine: Engine
+    outbox: Outbox
+    wall_ns: Callable[[], int]
+    max_subscriptions: int
+    replace_durable: bool
+    leaving: set[str]
+    on_ended: Callable[[int], None]
+    """A subscription of this channel id ended (B338)."""
+    ack_inbox_prefix: str = ""
+    """`_INBOX.<token fixed per cluster>` (B17); known when the log has it."""
+    _next_id: int = 0
+    _registering: set[DurableKey] = field(default_factory=set)
+    _registering_count: dict[int, int] = field(default_factory=dict)
+    _stopped: dict[int, Subscription] = field(default_factory=dict)
+    """Subscriptions whose end is in the open or travelling entry: not online any more."""
+
+    # ---- subscribe
+
+    def subscribe(self, message: hot.Message) -> None:
+        """Checks of B82 and B83 in order, then registration."""
+        try:
+            self._subscribe(message)
+        except RequestError as error:
+            self._answer(message.reply, error.wire_text)
+
+    def _subscribe(self, message: hot.Message) -> None:
+        request = _validated(message.payload)
+        if request.clientID not in self.state.clients or request.clientID in self.leaving:
+            raise RequestError(responses.UNKNOWN_CLIENT_ID, field="clientID", value=request.clientID)
+        channel = self.channels.find_or_create(request.subject)
+        if request.qGroup:
+            if ":" in request.durableName:
+                raise RequestError(responses.INVALID_DURABLE_NAME, field="durableName", value=request.durableName)
+            raise RequestError(responses.NO_QUEUE_GROUPS, field="qGroup", value=request.qGroup)
+        key = (request.clientID, channel.channel_id, request.durableName)
+        durable = self.state.durables.get(key) if request.durableName else None
+        if request.durableName:
+            durable = self._offline_durable(key, durable)
+        if durable is None:
+            self._check_room(channel)
+        self._register(request, message.reply, channel, durable)
+
+    def _offline_durable(self, key: DurableKey, durable: Subscription | None) -> Subscription | None:
+        """The durable to resume, if it exists; an online one is refused (B290) or closed first (B292)."""
+        if key in self._registering:
+            raise RequestError(responses.DUPLICATE_DURABLE, field="durableName", value=key[2])
+        if durable is None or durable.subscription_id in self._stopped:
+            return durable
+        if durable.is_online:
+            if not self.replace_durable:
+                raise RequestError(responses.DUPLICATE_DURABLE, field="durableName", value=key[2])
+            self._end(durable, CloseSubscription(durable.subscription_id), lambda _result: None)
+        return durable
+
+    def _check_room(self, channel: hot.Channel) -> None:
+        """B330: offline durables count, resuming takes no new place."""
+        record = self.state.channels_by_id.get(channel.channel_id)
+        count = self._registering_count.get(channel.channel_id, 0)
+        if record is not None:
+            count += len(record.subscription_ids)
+        if self.max_subscriptions and count >= self.max_subscriptions:
+            raise RequestError(responses.TOO_MANY_SUBSCRIPTIONS, field="subject", value=channel.name)
+
+    def _register(
+        self, request: SubscriptionRequest, reply: bytes, channel: hot.Channel, durable: Subscription | None
+    ) -> None:
+        if durable is None:
+            subscription_id = max(self._next_id, self.state.next_subscription_id)
+            self._next_id = subscription_id + 1
+            last_sent = self._resolve(request, channel)
+        else:
+            subscription_id, last_sent = durable.subscription_id, 0
+        operation = Subscribe(
+            subscription_id=subscription_id,
+            channel_id=channel.channel_id,
+            client_id=request.clientID,
+            inbox=request.inbox,
+            ack_inbox=f"{self.ack_inbox_prefix}.{new_token()}",
+            durable_name=request.durableName,
+            queue_group=request.qGroup,
+            max_in_flight=request.maxInFlight,
+            ack_wait_s=request.ackWaitInSecs,
+            last_sent=last_sent,
+        )
+        key = (request.clientID, channel.channel_id, request.durableName)
+        self._registering_count[channel.channel_id] = self._registering_count.get(channel.channel_id, 0) + 1
+        if request.durableName:
+            self._registering.add(key)
+        is_resumed = durable is not None
+
+        def applied(result: Result) -> None:
+            self._registering.discard(key)
+            left = self._registering_count.pop(channel.channel_id) - 1
+            if left:
+                self._registering_count[channel.channel_id] = left
+            if isinstance(result, Refusal):
+                self._answer(reply, result.text)
+                return
+            # Answered before anything is sent, and the ack inbox is listened to already (B80).
+            self.outbox.send(reply, SubscriptionResponse(ackInbox=operation.ack_inbox).SerializeToString())
+            record = self.state.subscriptions.get(subscription_id)
+            if record is None or record.ack_inbox != operation.ack_inbox or not record.is_online:
+                return  # ended by a later operation of the same entry
+            self._log_start(record, channel, is_resumed=is_resumed)
+            if subscription_id not in self._stopped:
+                self.engine.start(record, channel, is_resumed=is_resumed)
+
+        self.proposer.add(operation, applied)
+
+    def _resolve(self, request: SubscriptionRequest, channel: hot.Channel) -> int:
+        """Start position of a new subscription, from what is numbered now (B126, B220)."""
+        record = self.state.channels_by_id.get(channel.channel_id)
+
+        def first_at_or_after(timestamp_ns: int) -> int:
+            return 1 if record is None else self.store.first_message_at_or_after(record, timestamp_ns)
+
+        return last_sent_for(
+            request,
+            first_seq=1 if record is None else record.first_seq,
+            last_seq=channel.seq,
+            now_ns=self.wall_ns(),
+            first_at_or_after=first_at_or_after,
+        )
+
+    # ---- unsubscribe and close
+
+    def unsubscribe(self, message: hot.Message) -> None:
+        """Ends a subscription; a durable for good (B100, B288)."""
+        self._end_request(message, lambda subscription: Unsubscribe(subscription.subscription_id))
+
+    def close(self, message: hot.Message) -> None:
+        """Ends a subscription; a durable goes offline (B100, B282)."""
+        self._end_request(message, lambda subscription: CloseSubscription(subscription.subscription_id))
+
+    def _end_request(
+        self, message: hot.Message, operation: Callable[[Subscription], Unsubscribe | CloseSubscription]
+    ) -> None:
+        reply = message.reply
+        try:
+            subscription = self._find(message.payload)
+        except RequestError as error:
+            self._answer(reply, error.wire_text)
+            return
+        self._end(
+            subscription,
+            operation(subscription),
+            lambda result: self._answer(reply, result.text if isinstance(result, Refusal) else ""),
+        )
+
+    def _find(self, payload: bytes) -> Subscription:
+        """The subscription a request names, with the errors of B101 in their order."""
+        try:
+            request = UnsubscribeRequest.FromString(payload)
+        except DecodeError:
+            raise RequestError(responses.INVALID_UNSUBSCRIBE, field="payload", value=payload[:64]) from None
+        channel = self.channels.get(request.subject)
+        record = self.state.channels_by_id.get(channel.channel_id) if channel is not None else None
+        if record is None:
+            raise RequestError(responses.UNKNOWN_CHANNEL, field="subject", value=request.subject)
+        online = [
+            subscription
+            for subscription_id in record.subscription_ids
+            if (subscription := self.state.subscriptions[subscription_id]).is_online
+            and subscription_id not in self._stopped
+        ]
+        # By ack inbox, else by delivery inbox, the later one of several (B89, B100).
+        found = [one for one in online if one.ack_inbox == request.inbox] or [
+            one for one in online if one.inbox == request.inbox
+        ]
+        if not found:
+            raise RequestError(responses.INVALID_SUBSCRIPTION, field="inbox", value=request.inbox)
+        if found[-1].client_id != request.clientID or request.clientID in self.leaving:
+            raise RequestError(responses.UNKNOWN_CLIENT_ID, field="clientID", value=request.clientID)
+        return found[-1]
+
+    def _end(
+        self, subscription: Subscription, operation: Unsubscribe | CloseSubscription, done: Callable[[Result], None]
+    ) -> None:
+        """Stop delivery now, replicate the last progress and the end together (B352)."""
+        self._stop(subscription)
+        is_removed = isinstance(operation, Unsubscribe) or not subscription.durable_name
+
+        def applied(result: Result) -> None:
+            self._stopped.pop(subscription.subscription_id, None)
+            if is_removed:
+                self.engine.forget(subscription.subscription_id)
+            self._log_end(subscription, is_removed=is_removed)
+            done(result)
+
+        self.proposer.add(operation, applied)
+
+    def stop_all_of(self, client: Client) -> None:
+        """The client ends: nothing more is sent to its subscriptions (B345)."""
+        for subscription_id in list(client.subscription_ids):
+            if subscription_id not in self._stopped:
+                self._stop(self.state.subscriptions[subscription_id])
+
+    def forget_stopped(self, client: Client) -> None:
+        """The end of the client is applied."""
+        ended = [one for one in self._stopped.values() if one.client_id == client.client_id]
+        for subscription in ended:
+            del self._stopped[subscription.subscription_id]
+            if not subscription.durable_name:
+                self.engine.forget(subscription.subscription_id)
+
+    def has_online(self, channel: Channel) -> bool:
+        """True when a subscription of the channel is online or being made: it must not be deleted (B337, B338)."""
+        if channel.channel_id in self._registering_count:
+            return True
+        subscriptions = self.state.subscriptions
+        return any(subscriptions[subscription_id].is_online for subscription_id in channel.subscription_ids)
+
+    def _stop(self, subscription: Subscription) -> None:
+        self.on_ended(subscription.channel_id)
+        self._stopped[subscription.subscription_id] = subscription
+        progress = self.engine.stop(subscription.subscription_id)
+        if progress is not None:
+            self.proposer.add(progress)
+
+    # ---- answers and logs
+
+    def _answer(self, reply: bytes, text: str) -> None:
+        self.outbox.send(reply, SubscriptionResponse(error=text).SerializeToString())
+
+    def _log_start(self, record: Subscription, channel: hot.Channel, *, is_resumed: bool) -> None:
+        verb = "Resumed" if is_resumed else "Started new"
+        kind = "durable subscription" if record.durable_name else "subscription"
+        logger.debug(
+            "[Client:%s] %s %s, subject=%s, inbox=%s, subid=%d, seq=%d",
+            record.client_id, verb, kind, channel.name, record.inbox, record.subscription_id, record.last_sent + 1,
+        )  # fmt: skip
+
+    def _log_end(self, subscription: Subscription, *, is_removed: bool) -> None:
+        verb = "Removed" if is_removed else "Suspended"
+        kind = "durable subscription" if subscription.durable_name else "subscription"
+        logger.debug(
+            "[Client:%s] %s %s, inbox=%s, subid=%d",
+            subscription.client_id, verb, kind, subscription.inbox, subscription.subscription_id,
+        )  # fmt: skip
+
+
+def _validated(payload: bytes) -> SubscriptionRequest:
+    """Checks 1 to 6 of B82, then B85 and B66."""
+    try:
+        request = SubscriptionRequest.FromString(payload)
+    except DecodeError:
+        raise RequestError(responses.INVALID_SUBSCRIPTION_REQUEST, field="payload", value=payload[:64]) from None
+    if not request.clientID:
+        raise RequestError(responses.CLIENT_ID_MISSING, field="clientID", value="")
+    if request.ackWaitInSecs < 1:
+        raise RequestError(responses.INVALID_ACK_WAIT, field="ackWaitInSecs", value=request.ackWaitInSecs)
+    if request.maxInFlight < 1:
+        raise RequestError(responses.INVALID_MAX_IN_FLIGHT, field="maxInFlight", value=request.maxInFlight)
+    if request.startPosition not in _START_POSITIONS:
+        raise RequestError(responses.INVALID_START_POSITION, field="startPosition", value=request.startPosition)
+    if not names.is_channel(request.subject):
+        raise RequestError(responses.INVALID_SUBJECT, field="subject", value=request.subject)
+    if not names.is_inbox(request.inbox):
+        raise RequestError(responses.INVALID_SUBSCRIPTION_REQUEST, field="inbox", value=request.inbox)
+    if not (names.fits(request.durableName) and names.fits(request.qGroup)):
+        raise RequestError(responses.INVALID_SUBSCRIPTION_REQUEST, field="durableName", value=request.durableName)
+    return request

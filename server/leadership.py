@@ -1,0 +1,398 @@
+"""What a node does while it leads: built when leadership begins, dropped when it ends.
+
+Begin: write what the log must know first (identity, limits, what may have been sent), rebuild the volatile state from the
+store, look for a second server, open the subjects last (B134). End: stop timers and listening first (B396).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from raft.proposals import Outcome
+from server import hot
+from server.config.model import Options
+from server.delivery.engine import Engine
+from server.errors import AnotherServerError, RequestError
+from server.expiry.sweeper import Sweeper
+from server.frontend.channels import Channels
+from server.frontend.clients import Clients
+from server.frontend.publish import PublishGate
+from server.frontend.subscriptions import Subscriptions, new_token
+from server.nats.connection import NatsConnection
+from server.nats.requests import Requests
+from server.outbox import Outbox
+from server.proposals.proposer import AppliedBatch, Proposer
+from server.protocol.stan_pb2 import CloseRequest, ConnectRequest, ConnectResponse, PubMsg
+from server.protocol.subjects import Subjects
+from server.sessions.heartbeat import Heartbeats
+from server.sessions.prober import Prober
+from store.machine.state import Refusal, Result
+from store.operations import CleanStop, InitCluster, Limits, Operation, SetLimits
+from store.store import Store
+
+logger = logging.getLogger(__name__)
+
+SECOND_SERVER_PROBE_S: Final = 0.25
+"""How long another server with our cluster id has to answer, seconds. Source: B146."""
+
+FILE_MESSAGE_OVERHEAD: Final = 40
+"""Bytes that max_bytes counts per message beside its encoding with the FILE store. Source: O511."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What leadership needs of the node around it."""
+
+    options: Options
+    core: hot.Core
+    store: Store
+    connection: NatsConnection
+    outbox: Outbox
+    loop: asyncio.AbstractEventLoop
+    propose: Callable[[Sequence[bytes], Callable[[Outcome], None]], int]
+    wall_ns: Callable[[], int]
+    monotonic_ns: Callable[[], int]
+    on_fatal: Callable[[BaseException], None]
+
+
+class DeliveryPort:
+    """The engine's view of connection, outbox and the other roles."""
+
+    __slots__ = ("_connection", "_outbox", "is_failing", "want_progress")
+
+    def __init__(
+        self,
+        connection: NatsConnection,
+        outbox: Outbox,
+        *,
+        is_failing: Callable[[str], bool],
+        want_progress: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._outbox = outbox
+        self.is_failing = is_failing
+        self.want_progress = want_progress
+
+    @property
+    def parts(self) -> list[bytes]:
+        """Frames of this turn."""
+        return self._outbox.parts
+
+    def is_open(self) -> bool:
+        """True when the connection is up and its buffer has room."""
+        return self._connection.is_connected and self._connection.is_writable
+
+    def wake(self) -> None:
+        """Flush at the end of this turn."""
+        self._outbox.wake()
+
+
+class Leadership:
+    """All roles of one leadership, wired. Rules live in the roles."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        options, store, loop = ports.options, ports.store, ports.loop
+        self._subjects = Subjects(options.cluster_id)
+        self._sids: list[int] = []
+        self._handlers: dict[int, Callable[[hot.Message], None]] = {}
+        self.is_serving = False
+        leaving: set[str] = set()
+        self.core = ports.core
+        self.core.reset_leadership(self._admit)
+        newest_ns = max((one.last_timestamp_ns for one in store.state.channels.values()), default=0)
+        self.core.last_timestamp_ns = max(self.core.last_timestamp_ns, newest_ns)
+        self.requests = Requests(ports.outbox, loop)
+        self.proposer = Proposer(
+            core=self.core,
+            loop=loop,
+            propose=ports.propose,
+            pending_bytes=lambda: store.pending_bytes,
+            take_progress=lambda: self.engine.take_progress(),  # noqa: PLW0108  the engine is built later
+            wall_ns=ports.wall_ns,
+            on_applied=self._applied,
+            on_fatal=ports.on_fatal,
+            set_reading=self._set_reading,
+        )
+        self.prober = Prober(
+            heartbeats=Heartbeats(options.hb_interval_ns, options.hb_fail_count),
+            state=store.state,
+            requests=self.requests,
+            loop=loop,
+            monotonic_ns=ports.monotonic_ns,
+            timeout_s=options.hb_timeout_ns / 1e9,
+            on_timed_out=lambda client_id: self.clients.timed_out(client_id),  # noqa: PLW0108  built later
+        )
+        self.engine = Engine(
+            store=store,
+            core=self.core,
+            port=DeliveryPort(
+                ports.connection,
+                ports.outbox,
+                is_failing=self.prober.is_failing,
+                want_progress=lambda: self.proposer.want_progress(at_once=True),
+            ),
+            loop=loop,
+            monotonic_ns=ports.monotonic_ns,
+            wall_ns=ports.wall_ns,
+            max_payload=ports.connection.max_payload,
+        )
+        self.channels = Channels(
+            state=store.state,
+            core=self.core,
+            proposer=self.proposer,
+            limits=self._limits(),
+            max_channels=options.limits.max_channels,
+        )
+        self.gate = PublishGate(store.state, self.channels, self._subjects.publish_prefix, leaving)
+        self.subscriptions = Subscriptions(
+            store=store,
+            state=store.state,
+            core=self.core,
+            channels=self.channels,
+            proposer=self.proposer,
+            engine=self.engine,
+            outbox=ports.outbox,
+            wall_ns=ports.wall_ns,
+            max_subscriptions=options.limits.max_subs,
+            replace_durable=options.replace_durable,
+            leaving=leaving,
+            on_ended=lambda channel_id: self.sweeper.note_activity(channel_id),  # noqa: PLW0108  built later
+        )
+        self.clients = Clients(
+            state=store.state,
+            core=self.core,
+            proposer=self.proposer,
+            outbox=ports.outbox,
+            requests=self.requests,
+            prober=self.prober,
+            subscriptions=self.subscriptions,
+            subjects=self._subjects,
+            leaving=leaving,
+        )
+        self.sweeper = Sweeper(
+            store=store,
+            channels=self.channels,
+            proposer=self.proposer,
+            loop=loop,
+            wall_ns=ports.wall_ns,
+            monotonic_ns=ports.monotonic_ns,
+            max_age_ns=options.limits.max_age_ns,
+            max_inactivity_ns=options.limits.max_inactivity_ns,
+            has_subscribers=self.subscriptions.has_online,
+        )
+
+    # ---- begin and end
+
+    async def begin(self) -> None:
+        """Take the role.
+
+        Raises:
+            AnotherServerError: a second server with our cluster id answers (B146).
+
+        """
+        await self._write_preamble()
+        self.channels.recover()
+        self.sweeper.recover()
+        self.engine.recover(
+            [one for one in self._ports.store.state.subscriptions.values() if one.is_online], self.channels.by_name
+        )
+        self.prober.recover()
+        self._listen(self.requests.subject, self.requests.handle)
+        await self._refuse_second_server()
+        self._open()
+        await self._ports.connection.barrier()
+        self.is_serving = True
+        self.engine.resume_all()
+
+    def end(self) -> None:
+        """Drop the role: stop listening, then timers, then forget."""
+        self.is_serving = False
+        for sid in self._sids:
+            self._ports.connection.unsubscribe(sid)
+        self.prober.stop_all()
+        self.sweeper.stop()
+        self.engine.stop_all()
+        self.requests.cancel_all()
+        self.proposer.stop()
+        self.core.reset_leadership(self._admit)
+
+    async def stop(self) -> None:
+        """Orderly stop: take no more requests, commit what is open with the last progress, then end (O234)."""
+        self.is_serving = False
+        for sid in self._sids:
+            self._ports.connection.unsubscribe(sid)
+        self._sids.clear()
+        if self._ports.connection.is_connected:
+            await self._ports.connection.barrier()
+        self.prober.stop_all()
+        self.sweeper.stop()
+        await self.proposer.drain()
+        for progress in self.engine.stop_all():
+            self.proposer.add(progress)
+        self.proposer.add(CleanStop())
+        await self.proposer.drain()
+        self.proposer.stop()
+        self._ports.outbox.flush()
+
+    # ---- turns of the loop
+
+    def take_turn(self) -> None:
+        """Act on what the parser found in one socket read, then one write. Acks first: they precede a close (B126)."""
+        core = self.core
+        if core.replies:
+            self._ports.outbox.parts += core.replies
+            core.replies = []
+        if core.touched:
+            self.engine.take_acks(core.touched)
+        if core.messages:
+            messages, core.messages = core.messages, []
+            for message in messages:
+                self._handle(message)
+        self.proposer.kick()
+        if self.engine.has_progress:
+            self.proposer.want_progress()
+        self._ports.outbox.flush()
+        self.proposer.hold_reading()
+
+    def _handle(self, message: hot.Message) -> None:
+        """One request. A bug in its handler ends the request, not the node: it must not be a way to stop us."""
+        handler = self._handlers.get(message.sid)
+        if handler is None:
+            return
+        try:
+            handler(message)
+        except Exception:
+            logger.exception("request failed: subject=%s size=%d", message.subject, len(message.payload))
+
+    def on_connected(self) -> None:
+        """NATS is back: what waits is sent."""
+        self.engine.max_payload = self._ports.connection.max_payload
+        if self.is_serving:
+            self.engine.resume_all()
+
+    def on_writable(self) -> None:
+        """The connection's buffer has room again."""
+        if self.is_serving:
+            self.engine.resume_all()
+
+    def on_durable(self) -> None:
+        """LMDB caught up: proposals may go on."""
+        self.proposer.kick()
+
+    def set_disk_low(self, *, is_low: bool) -> None:
+        """Refuse publishes while the disk is nearly full; acks, deletes and closes go on."""
+        if is_low != self.gate.is_disk_low:
+            self.gate.is_disk_low = is_low
+            self.core.forget_lines()
+
+    # ---- parts of begin
+
+    async def _write_preamble(self) -> None:
+        """First entry of a leadership: what every node must know before anything else happens in it."""
+        state = self._ports.store.state
+        operations: list[Operation] = []
+        if not state.cluster_id:
+            operations.append(InitCluster(self._ports.options.cluster_id, f"_INBOX.{new_token()}"))
+        limits = self._limits()
+        operations += [
+            SetLimits(channel.channel_id, limits) for channel in state.channels.values() if channel.limits != limits
+        ]
+        applied: asyncio.Future[None] = self._ports.loop.create_future()
+
+        def done(result: Result) -> None:
+            if isinstance(result, Refusal):
+                applied.set_exception(RequestError(result.text, field="preamble", value=operations[0]))
+            elif not applied.done():
+                applied.set_result(None)
+
+        if not operations:
+            operations.append(CleanStop())
+        for operation in operations[:-1]:
+            self.proposer.add(operation)
+        self.proposer.add(operations[-1], done)
+        await applied
+        self.subscriptions.ack_inbox_prefix = state.ack_inbox_token
+
+    async def _refuse_second_server(self) -> None:
+        """B146: ask as a client whether somebody answers for our cluster id."""
+        answered: asyncio.Future[bytes | None] = self._ports.loop.create_future()
+        request = ConnectRequest(
+            clientID=self._ports.options.cluster_id, heartbeatInbox=f"{self.requests.inbox_prefix}.probe"
+        )
+        self.requests.send(
+            self._subjects.connect, request.SerializeToString(), SECOND_SERVER_PROBE_S, answered.set_result
+        )
+        answer = await answered
+        if answer is None:
+            logger.debug("Did not detect another server instance")
+            return
+        try:
+            response = ConnectResponse.FromString(answer)
+        except DecodeError:
+            return
+        close = CloseRequest(clientID=self._ports.options.cluster_id)
+        self._ports.outbox.send(response.closeRequests, close.SerializeToString())
+        self._ports.outbox.flush()
+        raise AnotherServerError(cluster_id=self._ports.options.cluster_id)
+
+    def _open(self) -> None:
+        """Listen to acks, then to clients (B80, B134)."""
+        subjects = self._subjects
+        state = self._ports.store.state
+        self.core.ack_sid = self._subscribe(f"{state.ack_inbox_token}.*")
+        self.core.publish_sid = self._subscribe(subjects.publish)
+        self._listen(subjects.subscribe, self.subscriptions.subscribe)
+        self._listen(subjects.unsubscribe, self.subscriptions.unsubscribe)
+        self._listen(subjects.close_subscription, self.subscriptions.close)
+        self._listen(subjects.close, self.clients.close)
+        self._listen(subjects.ping, self.clients.ping)
+        self._listen(subjects.connect, self.clients.connect)
+        logger.debug("Discover subject: %s", subjects.connect)
+        logger.debug("Publish subject: %s", subjects.publish)
+        logger.debug("Subscribe subject: %s", subjects.subscribe)
+        logger.debug("Subscription Close subject: %s", subjects.close_subscription)
+        logger.debug("Unsubscribe subject: %s", subjects.unsubscribe)
+        logger.debug("Close subject: %s", subjects.close)
+
+    def _listen(self, subject: str, handler: Callable[[hot.Message], None]) -> None:
+        self._handlers[self._subscribe(subject)] = handler
+
+    def _subscribe(self, subject: str) -> int:
+        sid = self._ports.connection.subscribe(subject)
+        self._sids.append(sid)
+        return sid
+
+    # ---- callbacks between roles
+
+    def _admit(self, message: PubMsg, subject: bytes) -> hot.Channel:
+        return self.gate.admit(message, subject)
+
+    def _applied(self, batch: AppliedBatch) -> None:
+        """An entry is applied: deliver, then acknowledge (B212), in one write."""
+        for channel in batch.channels:
+            if channel.subscriptions:
+                self.engine.deliver_channel(channel)
+            self.sweeper.note_messages(channel.channel_id)
+        if batch.progress:
+            self.engine.progress_applied(batch.progress)
+        if self.engine.has_progress:
+            self.proposer.want_progress()
+        self._ports.outbox.parts += batch.acks
+        self._ports.outbox.flush()
+        self.proposer.hold_reading()
+
+    def _set_reading(self, wanted: bool) -> None:
+        if wanted:
+            self._ports.connection.resume_reading()
+        else:
+            self._ports.connection.pause_reading()
+
+    def _limits(self) -> Limits:
+        limits = self._ports.options.limits
+        overhead = FILE_MESSAGE_OVERHEAD if self._ports.options.store == "FILE" else 0
+        return Limits(max_msgs=limits.max_msgs, max_bytes=limits.max_bytes, message_overhead=overhead)

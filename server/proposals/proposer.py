@@ -1,0 +1,249 @@
+"""Decides when the open batch becomes a log entry, and hands the results of applied entries back.
+
+One entry is in flight; meanwhile the next batch fills. When an entry is applied the next one is sealed first, then its
+results are handed out: the disk works while we deliver.
+
+Order within an entry: new channels, blocks of messages, progress, then the other operations in the order they came. So
+publishes and acks count before the close that came after them (B126).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+from raft.errors import NotLeaderError
+from raft.proposals import Applied, Outcome
+from server import hot
+from server.errors import InvariantError
+from server.protocol import responses
+from store import block as blocks
+from store import entry
+from store.machine.state import Block, Refusal, Result
+from store.operations import Append, CreateChannel, Operation, Progress
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL_S: Final = 0.02
+"""Sent and acked progress waits at most this long for an entry, seconds (B253: the batch delay; bounds R11)."""
+
+BATCH_MAX_BYTES: Final = 4 * 1024 * 1024
+"""Size of the open batch at which reading from NATS pauses, bytes: bounds latency and memory of an entry."""
+
+STORE_PENDING_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Bytes applied and not yet in LMDB at which no more entries are proposed."""
+
+Done = Callable[[Result], None]
+"""Called once when the operation is applied, with its result; a lost entry gives a Refusal."""
+
+
+@dataclass(slots=True)
+class AppliedBatch:
+    """What the rest of the server needs of an applied entry."""
+
+    channels: list[hot.Channel]
+    """Channels with new messages."""
+    acks: list[bytes]
+    """PubAck frames."""
+    progress: list[Progress]
+
+
+@dataclass(slots=True)
+class _Sealed:
+    operations: list[Operation]
+    appends: list[tuple[int, hot.Channel, list[bytes]]]
+    waiters: list[tuple[int, Done]]
+    batch: AppliedBatch
+
+
+@dataclass(slots=True)
+class Proposer:
+    """The open batch of a leader. Dropped with the leadership."""
+
+    core: hot.Core
+    loop: asyncio.AbstractEventLoop
+    propose: Callable[[Sequence[bytes], Callable[[Outcome], None]], int]
+    pending_bytes: Callable[[], int]
+    take_progress: Callable[[], list[Progress]]
+    wall_ns: Callable[[], int]
+    on_applied: Callable[[AppliedBatch], None]
+    on_fatal: Callable[[BaseException], None]
+    set_reading: Callable[[bool], None]
+    sealed_count: int = 0
+    _creations: list[tuple[CreateChannel, Done | None]] = field(default_factory=list)
+    _operations: list[tuple[Operation, Done | None]] = field(default_factory=list)
+    _in_flight: bool = False
+    _progress_wanted: bool = False
+    _progress_timer: asyncio.TimerHandle | None = None
+    _kick_scheduled: bool = False
+    _is_reading: bool = True
+    _is_stopped: bool = False
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, operation: Operation, done: Done | None = None) -> None:
+        """Put `operation` into the open batch, behind its messages and the operations before it."""
+        self._operations.append((operation, done))
+        self._kick_soon()
+
+    def create_channel(self, operation: CreateChannel, done: Done | None = None) -> None:
+        """Put a new channel into the open batch, ahead of its messages."""
+        self._creations.append((operation, done))
+        self._kick_soon()
+
+    def want_progress(self, *, at_once: bool = False) -> None:
+        """Progress of subscriptions goes into the next entry, at the latest after PROGRESS_INTERVAL_S."""
+        if at_once:
+            self._progress_wanted = True
+            self._kick_soon()
+        elif self._progress_timer is None and not self._is_stopped:
+            self._progress_timer = self.loop.call_later(PROGRESS_INTERVAL_S, self._progress_due)
+
+    def kick(self) -> None:
+        """Seal and propose, if there is something and nothing is in flight."""
+        if self._in_flight or self._is_stopped:
+            return
+        if not (self.core.dirty or self._operations or self._creations or self._progress_wanted):
+            self._idle.set()
+            return
+        if self.pending_bytes() > STORE_PENDING_MAX_BYTES:
+            self.hold_reading()
+            return
+        self._idle.clear()
+        sealed = self._seal()
+        if not sealed.operations:
+            self._idle.set()
+            return
+        parts = self._encode(sealed)
+        self._in_flight = True
+        self.sealed_count += 1
+        try:
+            self.propose(parts, lambda outcome: self._finished(sealed, outcome))
+        except NotLeaderError:
+            self._in_flight = False
+            self._refuse(sealed, responses.NOT_LEADER)
+        self.hold_reading()
+
+    def hold_reading(self) -> None:
+        """Stop or resume reading from NATS by the size of the open batch."""
+        wanted = self.core.batch_bytes < BATCH_MAX_BYTES
+        if wanted != self._is_reading:
+            self._is_reading = wanted
+            self.set_reading(wanted)
+
+    async def drain(self) -> None:
+        """Wait until everything that is open now is applied (orderly stop)."""
+        self._progress_wanted = True
+        self._idle.clear()
+        self.kick()
+        await self._idle.wait()
+
+    def stop(self) -> None:
+        """Leadership is over: nothing more is proposed; open operations are answered as not proposed (B400)."""
+        self._is_stopped = True
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
+            self._progress_timer = None
+        for _, done in [*self._creations, *self._operations]:
+            if done is not None:
+                done(Refusal(responses.NOT_LEADER))
+        self._creations = []
+        self._operations = []
+        self._idle.set()
+
+    # ---- sealing
+
+    def _seal(self) -> _Sealed:
+        """Close the open batch. Sequences are fixed already; they enter the log in this order."""
+        core = self.core
+        operations: list[Operation] = []
+        waiters: list[tuple[int, Done]] = []
+        for creation, done in self._creations:
+            if done is not None:
+                waiters.append((len(operations), done))
+            operations.append(creation)
+        self._creations = []
+        appends: list[tuple[int, hot.Channel, list[bytes]]] = []
+        channels, core.dirty = core.dirty, []
+        for channel in channels:
+            records, channel.records = channel.records, []
+            for run in hot.split_blocks(records):
+                appends.append((len(operations), channel, run))
+                operations.append(Append(0, 0, 0, 0, 0))  # replaced by _encode, which knows the block
+        progress: list[Progress] = []
+        if self._progress_wanted or (self._progress_timer is None and (channels or self._operations)):
+            progress = self.take_progress()
+            operations += progress
+            self._progress_wanted = False
+            if progress:
+                self.want_progress()
+        for operation, done in self._operations:
+            if done is not None:
+                waiters.append((len(operations), done))
+            operations.append(operation)
+            if isinstance(operation, Progress):
+                progress.append(operation)
+        self._operations = []
+        batch = AppliedBatch(channels=channels, acks=core.acks, progress=progress)
+        core.acks = []
+        core.batch_count = 0
+        core.batch_bytes = 0
+        return _Sealed(operations, appends, waiters, batch)
+
+    def _encode(self, sealed: _Sealed) -> list[bytes]:
+        """Encode blocks and entry; completes the Append operations."""
+        encoded: list[bytes] = []
+        seqs: dict[int, int] = {}
+        for _, channel, records in sealed.appends:
+            seqs[channel.channel_id] = seqs.get(channel.channel_id, channel.seq + 1) - len(records)
+        timestamp_ns = self.core.last_timestamp_ns
+        for index, channel, records in sealed.appends:
+            first_seq = seqs[channel.channel_id]
+            seqs[channel.channel_id] = first_seq + len(records)
+            data = blocks.encode(records)
+            encoded.append(data)
+            sealed.operations[index] = Append(channel.channel_id, first_seq, len(records), len(data), timestamp_ns)
+        return entry.encode(sealed.operations, encoded, self.wall_ns())
+
+    # ---- results
+
+    def _finished(self, sealed: _Sealed, outcome: Outcome) -> None:
+        """The entry is applied, or its outcome is unknown. Called in log order, inside apply."""
+        self._in_flight = False
+        if not isinstance(outcome, Applied):
+            self._refuse(sealed, responses.OUTCOME_UNKNOWN)
+            return
+        results = cast("list[Result]", outcome.result)
+        for index, channel, records in sealed.appends:
+            block = results[index]
+            if not isinstance(block, Block):
+                self.on_fatal(InvariantError(f"a block was refused: channel={channel.name} result={block}"))
+                return
+            block.messages = records
+        self.kick()
+        for index, done in sealed.waiters:
+            result = results[index]
+            done(result)
+        self.on_applied(sealed.batch)
+
+    def _refuse(self, sealed: _Sealed, text: str) -> None:
+        """The entry is lost or its outcome unknown: its publishes get no answer, its requests this text."""
+        for _, done in sealed.waiters:
+            done(Refusal(text))
+        self._idle.set()
+
+    # ---- turns and timers
+
+    def _progress_due(self) -> None:
+        self._progress_timer = None
+        self._progress_wanted = True
+        self.kick()
+
+    def _kick_soon(self) -> None:
+        if not self._kick_scheduled:
+            self._kick_scheduled = True
+            self.loop.call_soon(self._kick_now)
+
+    def _kick_now(self) -> None:
+        self._kick_scheduled = False
+        self.kick()

@@ -1,0 +1,1 @@
+"""Life of clients as the leader watches it: heartbeats and their failures."""

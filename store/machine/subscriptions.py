@@ -1,0 +1,117 @@
+"""Makes, resumes and ends subscriptions (B280 to B291, B350). Pure."""
+
+from store.machine import refusals
+from store.machine.state import Channel, Refusal, Result, State, Subscription
+from store.operations import CloseSubscription, Subscribe, Unsubscribe
+from store.ranges import Ranges
+
+
+def subscribe(state: State, operation: Subscribe) -> Result:
+    """A new subscription, or an offline durable comes online: the id says which."""
+    if operation.queue_group:
+        return refusals.QUEUE_GROUPS
+    channel = state.channels_by_id.get(operation.channel_id)
+    if channel is None:
+        return refusals.UNKNOWN_CHANNEL
+    if operation.client_id not in state.clients:
+        return refusals.UNKNOWN_CLIENT_ID
+    known = state.subscriptions.get(operation.subscription_id)
+    if known is not None:
+        return _resume(state, known, operation)
+    return _create(state, channel, operation)
+
+
+def close(state: State, operation: CloseSubscription) -> Result:
+    """A durable goes offline, any other subscription is removed. Refused when it is not online."""
+    subscription = state.subscriptions.get(operation.subscription_id)
+    if subscription is None or not subscription.is_online:
+        return refusals.INVALID_SUBSCRIPTION
+    end(state, subscription)
+    return None
+
+
+def unsubscribe(state: State, operation: Unsubscribe) -> Result:
+    """The subscription is removed, online or not."""
+    subscription = state.subscriptions.get(operation.subscription_id)
+    if subscription is None:
+        return refusals.INVALID_SUBSCRIPTION
+    remove(state, subscription)
+    return None
+
+
+def end(state: State, subscription: Subscription) -> None:
+    """Close an online subscription; a durable keeps its progress (B282)."""
+    if not subscription.durable_name:
+        remove(state, subscription)
+        return
+    subscription.is_online = False
+    del state.clients[subscription.client_id].subscription_ids[subscription.subscription_id]
+    state.changes.subscriptions.add(subscription.subscription_id)
+
+
+def remove(state: State, subscription: Subscription) -> None:
+    """Remove a subscription with its progress (B288)."""
+    if subscription.is_online:
+        del state.clients[subscription.client_id].subscription_ids[subscription.subscription_id]
+    if subscription.durable_name:
+        del state.durables[subscription.client_id, subscription.channel_id, subscription.durable_name]
+    del state.channels_by_id[subscription.channel_id].subscription_ids[subscription.subscription_id]
+    del state.subscriptions[subscription.subscription_id]
+    state.changes.subscriptions.add(subscription.subscription_id)
+    state.changes.progress.add(subscription.subscription_id)
+
+
+def _create(state: State, channel: Channel, operation: Subscribe) -> Result:
+    """A new subscription starts behind `last_sent`, which the leader resolved (B223)."""
+    if operation.subscription_id < state.next_subscription_id:
+        return Refusal(f"subscription id {operation.subscription_id} is not above all earlier ones")
+    key = (operation.client_id, operation.channel_id, operation.durable_name)
+    if operation.durable_name and key in state.durables:
+        return refusals.DUPLICATE_DURABLE
+    if operation.last_sent > channel.last_seq:
+        return Refusal(f"subscription starts behind {operation.last_sent}, the channel ends with {channel.last_seq}")
+    subscription = Subscription(
+        subscription_id=operation.subscription_id,
+        channel_id=operation.channel_id,
+        client_id=operation.client_id,
+        inbox=operation.inbox,
+        ack_inbox=operation.ack_inbox,
+        durable_name=operation.durable_name,
+        queue_group=operation.queue_group,
+        max_in_flight=operation.max_in_flight,
+        ack_wait_s=operation.ack_wait_s,
+        is_online=True,
+        last_sent=operation.last_sent,
+        floor=operation.last_sent,
+        acked=Ranges(),
+    )
+    state.subscriptions[subscription.subscription_id] = subscription
+    if subscription.durable_name:
+        state.durables[key] = subscription
+    channel.subscription_ids[subscription.subscription_id] = None
+    state.next_subscription_id = subscription.subscription_id + 1
+    state.changes.is_cluster_changed = True
+    state.changes.progress.add(subscription.subscription_id)
+    _set_online(state, subscription)
+    return None
+
+
+def _resume(state: State, subscription: Subscription, operation: Subscribe) -> Result:
+    """The durable keeps its progress; the rest is the request's (B283)."""
+    identity = (subscription.client_id, subscription.channel_id, subscription.durable_name)
+    if identity != (operation.client_id, operation.channel_id, operation.durable_name):
+        return Refusal(f"subscription id {operation.subscription_id} belongs to another subscription")
+    if subscription.is_online:
+        return refusals.DUPLICATE_DURABLE
+    subscription.inbox = operation.inbox
+    subscription.ack_inbox = operation.ack_inbox
+    subscription.max_in_flight = operation.max_in_flight
+    subscription.ack_wait_s = operation.ack_wait_s
+    subscription.is_online = True
+    _set_online(state, subscription)
+    return None
+
+
+def _set_online(state: State, subscription: Subscription) -> None:
+    state.clients[subscription.client_id].subscription_ids[subscription.subscription_id] = None
+    state.changes.subscriptions.add(subscription.subscription_id)

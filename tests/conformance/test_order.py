@@ -1,0 +1,120 @@
+"""Order between requests of one client that are sent without waiting for each other (B125-B127)."""
+
+import pytest
+
+from server.protocol import stan_pb2 as pb
+from tests.conformance.steps import Clients, listen, marks, publish_numbered, settle, subscription_request
+from tests.support.raw_client import RawClient
+
+
+def close_request(client: RawClient) -> bytes:
+    """The encoded CloseRequest of `client`."""
+    return pb.CloseRequest(clientID=client.identity.client_id).SerializeToString()
+
+
+@pytest.mark.asyncio
+async def test_publishes_then_connection_close(client: RawClient, clients: Clients, channel: str) -> None:
+    """B126: all publishes before the close are accepted, those after it are refused."""
+    leaving = await clients.connect()
+    before = [leaving.publish_nowait(channel, b"%d" % number) for number in range(1, 101)]
+    closed = listen(leaving.nats, reply := leaving.nats.new_inbox())
+    leaving.nats.publish(leaving.subjects.closeRequests, close_request(leaving), reply=reply)
+    after = [leaving.publish_nowait(channel, b"after") for _ in range(10)]
+    assert {(await ack).error for ack in before} == {""}
+    assert {(await ack).error for ack in after} == {"stan: invalid publish request"}
+    await settle(client)
+    await leaving.nats.flush()
+    assert [answer.data for answer in closed] == [b""]
+    reader = await client.subscribe(channel, start=pb.First)
+    await settle(client)
+    assert [int(message.data) for message in reader.received] == list(range(1, 101))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("end", ["subscription close", "connection close"])
+async def test_acks_then_the_end_of_the_subscription(clients: Clients, channel: str, end: str) -> None:
+    """B126: acks sent before the end count, so the durable has only the rest pending."""
+    client = await clients.connect()
+    durable = await client.subscribe(channel, durable_name="d", auto_ack=False)
+    await publish_numbered(client, channel, 100)
+    await durable.wait_count(100)
+    for sequence in range(1, 100):
+        durable.ack(sequence)
+    if end == "subscription close":
+        assert (await client.close_subscription(durable)).error == ""
+    else:
+        assert (await client.close()).error == ""
+        client = await clients.connect(client.identity.client_id)
+    resumed = await client.subscribe(channel, durable_name="d", auto_ack=False)
+    await settle(client)
+    assert marks(resumed.received) == [(100, True, 1)]
+
+
+@pytest.mark.asyncio
+async def test_subscription_close_then_connection_close(client: RawClient, clients: Clients, channel: str) -> None:
+    """B126: both succeed, in this order."""
+    leaving = await clients.connect()
+    durable = await leaving.subscribe(channel, durable_name="d")
+    answers = listen(leaving.nats, reply := leaving.nats.new_inbox())
+    request = pb.UnsubscribeRequest(
+        clientID=leaving.identity.client_id, subject=channel, inbox=durable.ack_inbox
+    )
+    leaving.nats.publish(leaving.subjects.subCloseRequests, request.SerializeToString(), reply=reply)
+    leaving.nats.publish(leaving.subjects.closeRequests, close_request(leaving), reply=reply)
+    await leaving.nats.flush()
+    await settle(client)
+    await leaving.nats.flush()
+    assert [answer.data for answer in answers] == [b"", b""]
+
+
+@pytest.mark.asyncio
+async def test_acked_publish_then_subscribe_new_only(client: RawClient, channel: str) -> None:
+    """B126: the subscription starts after a message whose PubAck was seen."""
+    for number in range(1, 11):
+        await publish_numbered(client, channel, 1)
+        subscription = await client.subscribe(channel)
+        await publish_numbered(client, channel, 1)
+        assert (await subscription.next()).sequence == 2 * number
+        await client.unsubscribe(subscription)
+
+
+@pytest.mark.asyncio
+async def test_publish_then_subscribe_without_waiting(client: RawClient, channel: str) -> None:
+    """B125, B127: in arrival order the publish comes first, so NewOnly starts after it."""
+    inbox = client.nats.new_inbox()
+    received = listen(client.nats, inbox)
+    acks = [client.publish_nowait(channel, b"before") for _ in range(20)]
+    request = subscription_request(client, channel, inbox=inbox)
+    client.nats.publish(client.subjects.subRequests, request.SerializeToString(), reply=client.nats.new_inbox())
+    acks += [client.publish_nowait(channel, b"after") for _ in range(20)]
+    for ack in acks:
+        assert (await ack).error == ""
+    await settle(client)
+    assert [pb.MsgProto.FromString(message.data).sequence for message in received] == list(range(21, 41))
+
+
+@pytest.mark.asyncio
+async def test_answered_subscribe_then_publish(client: RawClient, clients: Clients, channel: str) -> None:
+    """B126: whatever anybody publishes after the answer is delivered to the subscription."""
+    other = await clients.connect()
+    subscription = await client.subscribe(channel)
+    await publish_numbered(other, channel, 1)
+    assert (await subscription.next()).sequence == 1
+
+
+@pytest.mark.asyncio
+async def test_connect_close_connect_without_waiting(clients: Clients, channel: str) -> None:
+    """B125: close and a new connect with the same id, sent together, leave the new registration."""
+    client = await clients.connect()
+    request = pb.ConnectRequest(
+        clientID=client.identity.client_id, heartbeatInbox=client.identity.heartbeat_inbox, protocol=1, connID=b"new id"
+    )
+    answers = listen(client.nats, reply := client.nats.new_inbox())
+    client.nats.publish(client.subjects.closeRequests, close_request(client), reply=reply)
+    client.nats.publish(client.connect_subject, request.SerializeToString(), reply=reply)
+    other = await clients.connect()
+    await settle(other)
+    await client.nats.flush()
+    assert [pb.ConnectResponse.FromString(answer.data).error for answer in answers] == ["", ""]
+    ping = await client.nats.request(client.subjects.pingRequests, pb.Ping(connID=b"new id").SerializeToString())
+    assert ping.data == b""

@@ -1,0 +1,85 @@
+"""Deadlines of one subscription: rhythm, slack, order."""
+
+from server.delivery.schedule import MERGE_NS, SLACK_NS, Due, Schedule
+
+S = 1_000_000_000
+
+
+def popped(schedule, now_ns):
+    found = []
+    while (entry := schedule.pop_due(now_ns)) is not None:
+        found.append(entry)
+    return found
+
+
+def test_message_is_due_one_ack_wait_after_sending():
+    """B234, B261: not before the ack wait less the slack."""
+    schedule = Schedule(1 * S)
+    schedule.sent(1, 5, 100 * S)
+    assert popped(schedule, 101 * S - SLACK_NS - 1) == []
+    assert popped(schedule, 101 * S - SLACK_NS) == [Due(101 * S, 1, 5)]
+
+
+def test_rhythm_is_kept():
+    """B260: sent at 0.30 and 0.80 with ack wait 1 s, again at 1.30, 1.80, 2.30, 2.80 although the rounds are late."""
+    schedule = Schedule(S)
+    schedule.sent(1, 1, 300_000_000)
+    schedule.sent(2, 2, 800_000_000)
+    seen = []
+    for now_ns in (1_304_000_000, 1_809_000_000, 2_301_000_000, 2_800_000_000):
+        for entry in popped(schedule, now_ns):
+            seen.append((entry.due_ns // 10_000_000, entry.first))
+            schedule.sent_again(entry, entry.first, entry.last, now_ns)
+    assert seen == [(130, 1), (180, 2), (230, 1), (280, 2)]
+
+
+def test_deadline_long_past_gives_no_burst():
+    """B264: once per ack wait, however old the deadline is."""
+    schedule = Schedule(S)
+    schedule.add(5 * S, 1, 1)
+    (entry,) = popped(schedule, 100 * S)
+    schedule.sent_again(entry, 1, 1, 100 * S)
+    assert popped(schedule, 100 * S) == []
+    assert popped(schedule, 101 * S) == [Due(101 * S, 1, 1)]
+
+
+def test_round_is_ordered_by_deadline_then_sequence():
+    """B262."""
+    schedule = Schedule(S)
+    for due_ns, seq in ((30, 4), (10, 9), (10, 3), (20, 1)):
+        schedule.add(due_ns, seq, seq)
+    assert [entry.first for entry in popped(schedule, S)] == [3, 9, 1, 4]
+
+
+def test_sends_close_together_share_an_entry():
+    """The number of entries is bounded by time, not by messages; the later deadline counts."""
+    schedule = Schedule(S)
+    schedule.sent(1, 2, 0)
+    schedule.sent(3, 4, MERGE_NS - 1)
+    schedule.sent(5, 6, 2 * MERGE_NS)
+    schedule.sent(9, 9, 2 * MERGE_NS)
+    assert popped(schedule, 9 * S) == [
+        Due(S + MERGE_NS - 1, 1, 4),
+        Due(S + 2 * MERGE_NS, 5, 6),
+        Due(S + 2 * MERGE_NS, 9, 9),
+    ]
+
+
+def test_failed_heartbeats_postpone_what_is_due():
+    """B268: due redeliveries are skipped and due again one ack wait from now; later ones stay."""
+    schedule = Schedule(S)
+    schedule.sent(1, 1, 0)
+    schedule.sent(2, 2, 500_000_000)
+    schedule.postpone(1 * S)
+    assert schedule.next_due_ns == 1_500_000_000
+    assert popped(schedule, 1_990_000_000) == [Due(1_500_000_000, 2, 2), Due(2 * S, 1, 1)]
+
+
+def test_acked_front_is_forgotten():
+    """Entries below the floor would fire for nothing."""
+    schedule = Schedule(S)
+    schedule.sent(1, 5, 0)
+    schedule.sent(6, 9, S)
+    schedule.forget_below(6)
+    assert len(schedule) == 1
+    assert schedule.next_due_ns == 2 * S
