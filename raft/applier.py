@@ -19,7 +19,7 @@ class Applier:
         self._state_machine = state_machine
         self.index, self.term = state_machine.last_applied()
 
-    def apply(self, entries: Sequence[LogEntry]) -> list[object]:
+    def apply(self, entries: Sequence[LogEntry]) -> Sequence[object]:
         """Apply `entries` and return their results. Whatever the state machine raises passes through."""
         index = self.index
         committed: list[CommittedEntry] = []

@@ -22,7 +22,7 @@ class StateMachine(Protocol):
     def last_applied(self) -> tuple[int, int]:
         """Index and term of the last applied entry, durable or not; (0, 0) when nothing was ever applied."""
 
-    def apply(self, entries: Sequence[CommittedEntry]) -> list[object]:
+    def apply(self, entries: Sequence[CommittedEntry]) -> Sequence[object]:
         """Apply `entries`, whose first index is `last_applied` + 1 and which have no gap; one result for each.
 
         A refusal is a result. Any exception stops the node, and no later entry is applied.

@@ -143,7 +143,11 @@ class Node:
         """A fatal error: log the reason, end with status 1 (O196). Nothing acked is lost: the journal has it."""
         self._is_fatal = True
         if not self.ended.done():
-            logger.critical("%s", error, exc_info=None if isinstance(error, (OSError, ServerError, StoreError, RaftError)) else error)
+            logger.critical(
+                "%s",
+                error,
+                exc_info=None if isinstance(error, (OSError, ServerError, StoreError, RaftError)) else error,
+            )
             self.ended.set_result(EXIT_FATAL)
 
     def _stop_with(self, status: int) -> None:

@@ -37,7 +37,10 @@ REDELIVERY_FIELDS_BYTES: Final = 16
 class Port(Protocol):
     """What the engine needs of its surroundings."""
 
-    parts: list[bytes]
+    @property
+    def parts(self) -> list[bytes]:
+        """Frames of this turn."""
+        ...
 
     def is_open(self) -> bool:
         """True when messages handed over now reach NATS and its buffer has room."""

@@ -46,7 +46,9 @@ async def test_answer_names_all_subjects(clients: Clients, interval: int, max_ou
 async def test_old_client_gets_no_ping_fields(clients: Clients) -> None:
     """B21, B42: protocol 0 gets no ping subject and no ping settings; the server's protocol is 1 all the same."""
     nats = await clients.nats()
-    answer = await ask_connect(nats, connect_request(nats, new_name("client"), protocol=0, pingInterval=5, pingMaxOut=3))
+    answer = await ask_connect(
+        nats, connect_request(nats, new_name("client"), protocol=0, pingInterval=5, pingMaxOut=3)
+    )
     assert answer == pb.ConnectResponse(
         pubPrefix="_STAN.pub.test-cluster",
         subRequests="_STAN.sub.test-cluster",
@@ -87,7 +89,9 @@ async def test_first_failing_check_answers(client: RawClient) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("inbox", ["a b", "a.*", "a.>", "*", ">", "a..b", ".a", "a.", "a\tb", "a\r\nPUB b 0\r\n\r\n", " "])
+@pytest.mark.parametrize(
+    "inbox", ["a b", "a.*", "a.>", "*", ">", "a..b", ".a", "a.", "a\tb", "a\r\nPUB b 0\r\n\r\n", " "]
+)
 async def test_unpublishable_heartbeat_inbox_is_refused(clients: Clients, inbox: str) -> None:
     """B41: a heartbeat to such a subject would break the connection to NATS."""
     nats = await clients.nats()
@@ -198,9 +202,7 @@ async def test_vanished_client_is_replaced_before_a_silent_one(clients: Clients)
     async def connect(name: str, client_id: str) -> None:
         order.append((name, (await ask_connect(nats, connect_request(nats, client_id))).error))
 
-    await asyncio.gather(
-        connect("silent", silent.identity.client_id), connect("vanished", vanished.identity.client_id)
-    )
+    await asyncio.gather(connect("silent", silent.identity.client_id), connect("vanished", vanished.identity.client_id))
     assert order == [("vanished", ""), ("silent", "")]
 
 
@@ -252,9 +254,7 @@ async def test_close_by_id_reaches_subscriptions_of_the_new_instance(
     client.answers_heartbeats = False
     new = await clients.connect(client.identity.client_id)
     subscription = await new.subscribe(channel)
-    request = pb.UnsubscribeRequest(
-        clientID=client.identity.client_id, subject=channel, inbox=subscription.ack_inbox
-    )
+    request = pb.UnsubscribeRequest(clientID=client.identity.client_id, subject=channel, inbox=subscription.ack_inbox)
     assert (await ask_close(client, request)).error == ""
     assert (await new.close_subscription(subscription)).error == "stan: invalid subscription"
 

@@ -50,7 +50,9 @@ async def test_failing_clients_are_closed_and_healthy_ones_stay(probing_server: 
         assert (await silent.subscribe(channel)).error == "stan: unknown clientID"
         assert (await healthy.ping()).error == ""
         assert len(raw_heartbeats) >= 3
-        assert {(message.data, message.headers, bool(message.reply)) for message in raw_heartbeats} == {(b"", b"", True)}
+        assert {(message.data, message.headers, bool(message.reply)) for message in raw_heartbeats} == {
+            (b"", b"", True)
+        }
         await publish_numbered(healthy, channel, 1)
         await settle(healthy)
         await silent.nats.flush()

@@ -223,9 +223,7 @@ async def test_inactive_channels_are_deleted(channel: str) -> None:
             await publish_numbered(client, channel, 3)
             await durable.wait_count(3)
             await client.close_subscription(durable)
-            probe = pb.UnsubscribeRequest(
-                clientID=client.identity.client_id, subject=channel, inbox=durable.ack_inbox
-            )
+            probe = pb.UnsubscribeRequest(clientID=client.identity.client_id, subject=channel, inbox=durable.ack_inbox)
             busy_count = 0
 
             async def is_deleted() -> bool:

@@ -56,9 +56,7 @@ async def test_subscription_close_then_connection_close(client: RawClient, clien
     leaving = await clients.connect()
     durable = await leaving.subscribe(channel, durable_name="d")
     answers = listen(leaving.nats, reply := leaving.nats.new_inbox())
-    request = pb.UnsubscribeRequest(
-        clientID=leaving.identity.client_id, subject=channel, inbox=durable.ack_inbox
-    )
+    request = pb.UnsubscribeRequest(clientID=leaving.identity.client_id, subject=channel, inbox=durable.ack_inbox)
     leaving.nats.publish(leaving.subjects.subCloseRequests, request.SerializeToString(), reply=reply)
     leaving.nats.publish(leaving.subjects.closeRequests, close_request(leaving), reply=reply)
     await leaving.nats.flush()

@@ -117,9 +117,7 @@ async def test_delivered_message_has_exactly_the_published_fields(client: RawCli
     reader = await client.subscribe(channel, start=pb.First)
     delivered = await reader.next()
     assert before_ns - CLOCK_TOLERANCE_NS < delivered.timestamp < time.time_ns() + CLOCK_TOLERANCE_NS
-    assert delivered == pb.MsgProto(
-        sequence=1, subject=channel, reply="answer.here", timestamp=delivered.timestamp
-    )
+    assert delivered == pb.MsgProto(sequence=1, subject=channel, reply="answer.here", timestamp=delivered.timestamp)
 
 
 @pytest.mark.asyncio

@@ -141,9 +141,7 @@ async def test_pending_messages_come_again_first(
 
 @BOTH_ENDS
 @pytest.mark.asyncio
-async def test_offline_durable_stays_offline(
-    clients: Clients, server: ServerProcess, channel: str, end: str
-) -> None:
+async def test_offline_durable_stays_offline(clients: Clients, server: ServerProcess, channel: str, end: str) -> None:
     """B282, B291, B368: closed by a client that stays; nothing is delivered after the restart until it is resumed."""
     client = await connect(clients)
     durable = await client.subscribe(channel, durable_name="d", auto_ack=False, ack_wait_s=1)

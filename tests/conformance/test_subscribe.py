@@ -91,7 +91,9 @@ async def test_valid_channel_names(client: RawClient, name: str) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("inbox", ["", " ", "a b", "a.*", "*", "a.>", ">", "a..b", ".a", "a.", "a\r\nPUB b 0\r\n\r\n", "a\t"])
+@pytest.mark.parametrize(
+    "inbox", ["", " ", "a b", "a.*", "*", "a.>", ">", "a..b", ".a", "a.", "a\r\nPUB b 0\r\n\r\n", "a\t"]
+)
 async def test_unpublishable_inboxes(client: RawClient, channel: str, inbox: str) -> None:
     """B85: an inbox that cannot be published to would fail on every delivery."""
     assert (await ask_subscribe(client, subscription_request(client, channel, inbox=inbox))).error == INVALID_REQUEST

@@ -68,7 +68,10 @@ async def test_errors_in_order(client: RawClient, clients: Clients, channel: str
     subscription = await client.subscribe(channel)
     other = await clients.connect()
     cases = [
-        (request_for(client, subscription, subject="unknown", inbox="_INBOX.no", clientID="no"), "stan: unknown channel"),
+        (
+            request_for(client, subscription, subject="unknown", inbox="_INBOX.no", clientID="no"),
+            "stan: unknown channel",
+        ),
         (request_for(client, subscription, subject="", inbox=""), "stan: unknown channel"),
         (request_for(client, subscription, inbox="_INBOX.no", clientID="no"), "stan: invalid subscription"),
         (request_for(client, subscription, inbox=""), "stan: invalid subscription"),
