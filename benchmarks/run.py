@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import workloads
-from benchmarks.processes import Responder, build
+from benchmarks.processes import Responder, build, settle
 from benchmarks.workloads import OUR_CLUSTER, YARDSTICK_CLUSTER, Row, Target
 from tests.support.nats_process import NatsProcess, nats_server_binary
 from tests.support.server_process import REPOSITORY, ServerProcess
@@ -95,6 +95,7 @@ class Benchmark:
             ours = Target(self.nats, server.pid, OUR_CLUSTER)
             yardstick = Target(self.nats, None, YARDSTICK_CLUSTER)
             workloads.fill(self.nats, "warmup", 20_000)
+            settle(server.pid)
             if "throughput" in only:
                 for index, load in enumerate(workloads.THROUGHPUT):
                     count = (40_000 if quick else 400_000) // (1 if load.size < 1024 else 2)

@@ -108,7 +108,8 @@ class Node:
 
     async def stop(self) -> None:
         """End in order (O234); after a fatal error nothing is written any more."""
-        logger.info("Shutting down.")
+        if self._raft is not None:
+            logger.info("Shutting down.")
         if self._disk_watch is not None:
             self._disk_watch.stop()
         if self._leading is not None:

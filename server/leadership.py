@@ -297,7 +297,7 @@ class Leadership:
         state = self._ports.store.state
         operations: list[Operation] = []
         if not state.cluster_id:
-            operations.append(InitCluster(self._ports.options.cluster_id, f"_INBOX.{new_token()}"))
+            operations.append(InitCluster(self._ports.options.cluster_id, new_token()))
         limits = self._limits()
         operations += [
             SetLimits(channel.channel_id, limits) for channel in state.channels.values() if channel.limits != limits
@@ -316,7 +316,7 @@ class Leadership:
             self.proposer.add(operation)
         self.proposer.add(operations[-1], done)
         await applied
-        self.subscriptions.ack_inbox_prefix = state.ack_inbox_token
+        self.subscriptions.ack_inbox_prefix = f"_INBOX.{state.ack_inbox_token}"
 
     async def _refuse_second_server(self) -> None:
         """B146: ask as a client whether somebody answers for our cluster id."""
@@ -343,8 +343,7 @@ class Leadership:
     def _open(self) -> None:
         """Listen to acks, then to clients (B80, B134)."""
         subjects = self._subjects
-        state = self._ports.store.state
-        self.core.ack_sid = self._subscribe(f"{state.ack_inbox_token}.*")
+        self.core.ack_sid = self._subscribe(f"{self.subscriptions.ack_inbox_prefix}.*")
         self.core.publish_sid = self._subscribe(subjects.publish)
         self._listen(subjects.subscribe, self.subscriptions.subscribe)
         self._listen(subjects.unsubscribe, self.subscriptions.unsubscribe)

@@ -346,8 +346,7 @@ class Engine:
                     or not messages
                     or len(messages[seq - first]) > self.max_payload - REDELIVERY_FIELDS_BYTES
                 ):
-                    subscription.ack(seq)  # removed by a limit (B267) or unsendable (B97)
-                    self._changed[subscription.subscription_id] = delivery
+                    self._gone(delivery, seq)
                     continue
                 count = subscription.counts.get(seq, 0) % COUNT_MAX + 1
                 subscription.counts[seq] = count
@@ -358,6 +357,11 @@ class Engine:
                 self.redelivered += len(frames)
                 self.port.wake()
         return done, size
+
+    def _gone(self, delivery: Delivery, seq: int) -> None:
+        """A pending message was removed by a limit (B267) or cannot be sent (B97): it counts as acked."""
+        delivery.hot.ack(seq)
+        self._changed[delivery.record.subscription_id] = delivery
 
     def _recover_deadlines(self, delivery: Delivery) -> None:
         """After a restart a message is due one ack wait after its timestamp (B363, B364)."""
@@ -376,12 +380,12 @@ class Engine:
                 seq = pending[index]
                 index += 1
                 if seq < first:
-                    subscription.ack(seq)
+                    self._gone(delivery, seq)
                     continue
                 due_ns = max(timestamp_ns(messages[seq - first]) + offset_ns, 0)
                 delivery.schedule.recovered(seq, due_ns)
         for seq in pending[index:]:
-            subscription.ack(seq)
+            self._gone(delivery, seq)
 
     # ---- timers and turns
 

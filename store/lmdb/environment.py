@@ -192,9 +192,18 @@ def _read_all(environment: Environment) -> None:
         for name, database in environment.databases.items():
             for key, value in transaction.cursor(database):
                 if name == layout.MESSAGES:
-                    block.verify(value)
+                    _verify_block(key, value, environment.data_path)
                 else:
                     records.unseal(key, value, environment.data_path)
+
+
+def _verify_block(key: bytes, data: bytes, data_path: str) -> None:
+    channel_id, first_seq = layout.MESSAGE_KEY.unpack(key)
+    try:
+        block.verify(data)
+    except CorruptionError as error:
+        where = f"{data_path}, channel {channel_id}, sequence {first_seq}"
+        raise CorruptionError(where, error.expected, error.found) from error
 
 
 def _sync_directory(directory: Path) -> None:

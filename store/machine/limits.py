@@ -75,7 +75,7 @@ def _enough(ends: list[int], begin: int, excess_bytes: int, overhead: int, avail
         return 0
     base = ends[begin]
     numbers = range(1, available + 1)
-    return 1 + bisect_left(numbers, excess_bytes, key=lambda number: ends[begin + number] - base + overhead * number)
+    return 0 + bisect_left(numbers, excess_bytes, key=lambda number: ends[begin + number] - base + overhead * number)
 
 
 def _head(channel: Channel, reader: BlockReader) -> HeadLengths:

@@ -46,8 +46,8 @@ def aging_server() -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="session")
 def probing_server() -> Iterator[ServerProcess]:
-    """A server with heartbeats every second, a timeout of one second and two failures allowed (B341)."""
-    yield from run_server(ServerProcess(options=("-hbi", "1s", "-hbt", "1s", "-hbf", "2", "-mc", "0")))
+    """A server with quick heartbeats and two failures allowed (B341)."""
+    yield from run_server(ServerProcess(options=("-hbi", "500ms", "-hbt", "500ms", "-hbf", "2", "-mc", "0")))
 
 
 @pytest.fixture(scope="session")

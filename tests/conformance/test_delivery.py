@@ -98,7 +98,9 @@ async def test_removed_messages_are_skipped(limited_server: ServerProcess, chann
     async with Clients(limited_server.url) as clients:
         client = await clients.connect()
         subscription = await client.subscribe(channel, max_in_flight=1, auto_ack=False)
-        await publish_numbered(client, channel, 12)
+        await publish_numbered(client, channel, 1)
+        await subscription.wait_count(1)
+        await publish_numbered(client, channel, 11, first=2)
         await settle(client)
         assert subscription.sequences == [1]
         subscription.auto_ack = True

@@ -14,20 +14,31 @@ def close_request(client: RawClient) -> bytes:
 
 @pytest.mark.asyncio
 async def test_publishes_then_connection_close(client: RawClient, clients: Clients, channel: str) -> None:
-    """B126: all publishes before the close are accepted, those after it are refused."""
+    """B92, B126: all publishes before the close are accepted and stored."""
     leaving = await clients.connect()
     before = [leaving.publish_nowait(channel, b"%d" % number) for number in range(1, 101)]
     closed = listen(leaving.nats, reply := leaving.nats.new_inbox())
     leaving.nats.publish(leaving.subjects.closeRequests, close_request(leaving), reply=reply)
-    after = [leaving.publish_nowait(channel, b"after") for _ in range(10)]
     assert {(await ack).error for ack in before} == {""}
-    assert {(await ack).error for ack in after} == {"stan: invalid publish request"}
     await settle(client)
     await leaving.nats.flush()
     assert [answer.data for answer in closed] == [b""]
     reader = await client.subscribe(channel, start=pb.First)
     await settle(client)
     assert [int(message.data) for message in reader.received] == list(range(1, 101))
+
+
+@pytest.mark.asyncio
+async def test_connection_close_then_publishes(client: RawClient, clients: Clients, channel: str) -> None:
+    """B127, B345: what a client sends after its close is refused, also when both come in one read."""
+    leaving = await clients.connect()
+    await publish_numbered(leaving, channel, 1)
+    leaving.nats.publish(leaving.subjects.closeRequests, close_request(leaving))
+    after = [leaving.publish_nowait(channel, b"after") for _ in range(10)]
+    assert {(await ack).error for ack in after} == {"stan: invalid publish request"}
+    reader = await client.subscribe(channel, start=pb.First)
+    await settle(client)
+    assert reader.sequences == [1]
 
 
 @pytest.mark.asyncio

@@ -11,8 +11,8 @@ import pytest
 import trustme
 
 from server.errors import NatsUnavailableError
-from server.nats.address import Login
-from server.nats.dial import NO_TLS, Security
+from server.nats.address import Address, Login
+from server.nats.dial import NO_TLS, DialError, Security, dial
 from tests.support.nats_process import NatsProcess
 from tests.support.ports import HOST, free_port
 from tests.support.raw_nats import NatsMessage, RawNats
@@ -39,15 +39,20 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-@pytest.fixture
-def tls_options(authority: trustme.CA, tmp_path: Path) -> tuple[str, ...]:
-    """Options of a NATS server that demands TLS, with a certificate for the loopback address."""
-    certificate = authority.issue_cert(HOST)
-    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+def certified(authority: trustme.CA, name: str, folder: Path) -> tuple[str, ...]:
+    """Options of a NATS server that demands TLS and has a certificate for `name`."""
+    certificate = authority.issue_cert(name)
+    key, chain = folder / "key.pem", folder / "chain.pem"
     certificate.private_key_pem.write_to_path(key)
     for blob in certificate.cert_chain_pems:
         blob.write_to_path(chain, append=True)
     return ("--tls", "--tlscert", str(chain), "--tlskey", str(key))
+
+
+@pytest.fixture
+def tls_options(authority: trustme.CA, tmp_path: Path) -> tuple[str, ...]:
+    """Options of a NATS server that demands TLS, with a certificate for the loopback address."""
+    return certified(authority, HOST, tmp_path)
 
 
 async def connections(port: int) -> list[dict[str, object]]:
@@ -253,6 +258,19 @@ async def test_untrusted_certificate_does_not_start(tls_options: tuple[str, ...]
             recorder = Recorder(process.url, security=security)
             with pytest.raises(NatsUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
                 await recorder.connection.connect()
+
+
+@pytest.mark.asyncio
+async def test_server_found_by_number_must_have_its_announcers_certificate(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    """A cluster announces its servers by number, while their certificates hold names."""
+    options = certified(authority, "nats.example", tmp_path)
+    security = Security(tls_context=trusting(authority))
+    with NatsProcess(options=options) as process:
+        await (await dial(Address(HOST, process.port, tls_name="nats.example"), "n", security)).close()
+        with pytest.raises(DialError, match="CERTIFICATE_VERIFY_FAILED"):
+            await dial(Address(HOST, process.port), "n", security)
 
 
 @pytest.mark.asyncio

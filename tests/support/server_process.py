@@ -15,6 +15,9 @@ from tests.support.ports import HOST, free_port, wait_served
 READY_TEXT = "Streaming Server is ready"
 """O211: the line at the end of a start."""
 
+SIGTERM_STATUS = 143
+"""O225: exit status of an orderly stop by SIGTERM."""
+
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -152,7 +155,7 @@ class ServerProcess:
         self._finish()
 
     def stop(self) -> int | None:
-        """SIGTERM; the exit status, None when it was not running. Raises TimeoutExpired (after a kill) if it hangs."""
+        """SIGTERM; the exit status (SIGTERM_STATUS if in order), None when it was not running. Raises TimeoutExpired (after a kill) if it hangs."""
         if self._process is None:
             return None
         self._process.terminate()

@@ -31,6 +31,12 @@ def run_moved(test: Callable[[MovedLoop], Coroutine[None, None, None]]) -> None:
         runner.run(test(loop))
 
 
+def tasks_of_connections() -> int:
+    """Tasks of connections under test and of the library's clients below them, that still run."""
+    names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
+    return sum(name.startswith(("NatsConnection.", "Client.", "_Client.")) for name in names)
+
+
 @pytest.mark.asyncio
 async def test_subscriptions_are_written_before_the_connection_is_told() -> None:
     """What the owner writes when it learns of a (re)connection comes behind all SUB lines, which are one write."""
@@ -233,9 +239,11 @@ async def test_server_that_does_not_read_makes_us_unwritable(monkeypatch: pytest
             await connection.barrier()
             session = server.sessions[0]
             session.reads.clear()
-            assert connection.is_writable
             chunk = b"x" * (4 << 20)
-            written = 0
+            written = 2
+            for _ in range(written):  # not more than the high-water mark, wherever the bytes are
+                connection.write((chunk,))
+            assert connection.is_writable
             while connection.write((chunk,)):
                 written += 1
             assert not connection.is_writable
@@ -393,7 +401,6 @@ async def test_close_writes_what_waits_and_ends_everything() -> None:
     async with FakeNats() as server:
         recorder = Recorder(server.url)
         connection = await recorder.__aenter__()
-        tasks = asyncio.all_tasks()
         payload = b"x" * (2 << 20)
         connection.write((b"PUB last %d\r\n" % len(payload), payload, b"\r\n"))
         await connection.close()
@@ -402,7 +409,22 @@ async def test_close_writes_what_waits_and_ends_everything() -> None:
         await server.changes.until(lambda: session.received.endswith(b"x\r\n"))
         assert recorder.events == ["connected", "closed: closed"]
         assert connection.write((b"x",)) is False
-        assert not [task for task in tasks if "nats" in task.get_name() and not task.done()]
+        assert tasks_of_connections() == 0
+
+
+@pytest.mark.asyncio
+async def test_reconnect_frees_the_connection_before() -> None:
+    """What the library keeps per connection does not grow with the number of reconnects."""
+    async with FakeNats() as server:
+        recorder = Recorder(server.url)
+        async with recorder as connection:
+            await connection.barrier()
+            before = tasks_of_connections()
+            for times in (1, 2):
+                server.sessions[-1].close()
+                await recorder.reconnected(times)
+                await connection.barrier()
+            assert tasks_of_connections() == before > 0
 
 
 @pytest.mark.asyncio

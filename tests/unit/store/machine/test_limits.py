@@ -9,7 +9,7 @@ from store.machine.apply import apply_entry
 from store.machine.refusals import UNKNOWN_CHANNEL
 from store.machine.state import Refusal, State
 from store.operations import CreateChannel, Expire, Limits, SetLimits
-from tests.unit.store.builders import START_NS, UNLIMITED, Machine, append, log_entry, message, messages
+from tests.unit.store.builders import UNLIMITED, Machine, append, log_entry, message, messages
 
 
 class Model:
@@ -171,11 +171,3 @@ def test_each_old_block_is_read_once():
     for seq in range(2, 51):
         apply_entry(state, entry.decode(log_entry(seq + 4, [Expire(1, seq)]).data), seq + 4, reader)
     assert reader.reads == [1, 21, 41]
-
-
-def test_timestamps_are_not_needed():
-    """What expires is the leader's decision: apply looks at no time (B328)."""
-    machine = Machine(CreateChannel(1, "foo", UNLIMITED))
-    machine.publish(1, [message(1, timestamp_ns=START_NS * 2), message(2, timestamp_ns=0)])
-    assert machine.one(Expire(1, 2)) is None
-    assert machine.state.channels["foo"].first_seq == 2

@@ -1,0 +1,132 @@
+"""Covers raft/journal/writer.py: groups become durable one after the other, and the first failure is the last word."""
+
+import asyncio
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raft.journal.log import Log
+from raft.journal.writer import FileWriter, MemoryWriter
+from tests.unit.raft.journal.journals import command, open_small, state
+
+DEADLINE_S = 60
+CHILD = "tests.unit.raft.journal.append_child"
+
+
+def run_child(directory: Path, count: int, *, file_max_bytes: int = 0) -> list[list[str]]:
+    """What the appending process has said."""
+    arguments = [sys.executable, "-m", CHILD, str(directory), str(count), str(file_max_bytes)]
+    process = subprocess.run(arguments, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    return [line.split() for line in process.stdout.splitlines()]
+
+
+async def written(writer, log) -> None:
+    """Submit what the log has and wait until it is durable."""
+    done = asyncio.get_running_loop().create_future()
+    group = log.take()
+    writer.submit(group, done.set_result)
+    assert not done.done(), "completion never comes from inside submit"
+    assert await asyncio.wait_for(done, DEADLINE_S) is group
+    log.done(group)
+
+
+@pytest.mark.asyncio
+async def test_group_is_durable_when_done(tmp_path):
+    """When `done` is called the group is in the file: a copy taken at that moment recovers it."""
+    journal = open_small(tmp_path / "j")
+    loop = asyncio.get_running_loop()
+    writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, on_failure=pytest.fail)
+    for index in range(1, 12):
+        journal.log.add(command(index), index, 1)
+        await written(writer, journal.log)
+        assert journal.log.durable_index == index
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in (tmp_path / "j").iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    copied = open_small(copy)
+    assert state(copied) == state(journal)
+    copied.files.close()
+    writer.close()
+
+
+@pytest.mark.asyncio
+async def test_close_writes_what_was_submitted(tmp_path):
+    """An orderly end loses nothing, and unlocks the directory."""
+    journal = open_small(tmp_path)
+    posted = []
+    writer = FileWriter(
+        journal.files, post=lambda call, argument: posted.append((call, argument)), on_failure=pytest.fail
+    )
+    groups = []
+    for index in range(1, 21):
+        journal.log.add(command(index), index, 1)
+        groups.append(journal.log.take())
+        writer.submit(groups[-1], print)
+        journal.log.done(groups[-1])
+    writer.close()
+    assert posted == [(print, group) for group in groups]
+    again = open_small(tmp_path)
+    assert state(again) == state(journal)
+    again.files.close()
+
+
+@pytest.mark.asyncio
+async def test_idle_writer_prepares_files(tmp_path):
+    """While nothing comes, zeros are written ahead, and the next group is written all the same."""
+    journal = open_small(tmp_path)
+    loop = asyncio.get_running_loop()
+    writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, on_failure=pytest.fail)
+    async with asyncio.timeout(DEADLINE_S):
+        while journal.files.can_prepare:
+            await asyncio.sleep(0)
+    journal.log.add(command(1), 1, 1)
+    await written(writer, journal.log)
+    writer.close()
+    assert (tmp_path / "1.spare").stat().st_size == 4096
+
+
+@pytest.mark.asyncio
+async def test_memory_writer_posts_done():
+    """A journal in memory is done at once, but not from inside `submit`."""
+    log = Log()
+    log.add(b"\0", 1, 0)
+    writer = MemoryWriter(asyncio.get_running_loop().call_soon)
+    await written(writer, log)
+    assert (log.durable_index, log.synced) == (1, 1)
+    writer.close()
+
+
+def test_failed_write_is_reported_once_and_ends_all_writing(tmp_path):
+    """The error of the system is told; nothing is acked or written after it, and the next start finds what was acked."""
+    said = run_child(tmp_path, 20, file_max_bytes=3 * 512 + 100)
+    acked = [words for words in said if words[0] == "acked"]
+    assert [int(words[1]) for words in acked] == [1, 2, 3]
+    assert said[len(acked) :] == [["failed", "SyncFailedError", str(errno.EFBIG)], ["closed"]]
+    journal = open_small(tmp_path)
+    assert journal.log[-1][1] == 3
+    assert journal.log.getCurrentTerm() == 0
+    journal.files.close()
+
+
+def test_full_disk_while_preparing_is_no_failure(tmp_path):
+    """Zeros that do not fit are not needed: groups are written as long as they fit."""
+    # A spare cannot be filled on a device that is always full; the active segment is another file.
+    journal = open_small(tmp_path)
+    journal.files.close()
+    (tmp_path / "1.spare").symlink_to("/dev/full")
+    journal = open_small(tmp_path)
+    while journal.files.can_prepare:
+        journal.files.prepare()
+    journal.log.add(command(1), 1, 1)
+    group = journal.log.take()
+    assert group is not None
+    journal.files.write(group)
+    journal.files.close()
+    (tmp_path / "1.spare").unlink()
+    journal = open_small(tmp_path)
+    assert journal.log[:] == [(command(1), 1, 1)]
+    journal.files.close()

@@ -1,0 +1,119 @@
+"""Makes random logs: mostly operations that make sense, some that are refused, in entries of a few."""
+
+from random import Random
+
+from store.operations import (
+    CleanStop,
+    CloseClient,
+    CloseSubscription,
+    CreateChannel,
+    DeleteChannel,
+    Expire,
+    InitCluster,
+    Limits,
+    Operation,
+    Progress,
+    SetLimits,
+    Unsubscribe,
+)
+from tests.unit.store.builders import LogEntry, Machine, append, connect, log_entry, messages, no_op, subscribe
+
+CLIENTS = ("a", "b", "c")
+CHANNELS = ("foo", "bar", "baz")
+LIMITS = (Limits(0, 0, 40), Limits(7, 0, 0), Limits(0, 900, 40), Limits(20, 2000, 0))
+DURABLES = ("", "d", "e")
+
+
+class RandomLog:
+    """Follows the state to know what makes sense next."""
+
+    def __init__(self, random: Random, *, message_max_bytes: int = 60) -> None:
+        self.random = random
+        self.message_max_bytes = message_max_bytes
+        self.machine = Machine()
+        self.entries: list[LogEntry] = []
+        self.add([InitCluster("c", "t"), CreateChannel(1, "foo", LIMITS[0]), connect("a")])
+
+    def extend(self, count: int) -> list[LogEntry]:
+        """Add `count` entries; all of the log."""
+        for _ in range(count):
+            if self.random.random() < 0.1:
+                self.entries.append(no_op(len(self.entries) + 1, term=self.random.randint(1, 9)))
+            else:
+                self.add([])
+        return self.entries
+
+    def add(self, operations: list[Operation]) -> None:
+        """Add an entry with `operations`, or with random ones."""
+        blocks: list[bytes] = []
+        if not operations:
+            # A later operation of an entry may not fit what an earlier one did: then it is refused.
+            operations = [
+                self.append(blocks) if self.random.random() < 0.5 else self.other()
+                for _ in range(self.random.randint(1, 4))
+            ]
+        entry = log_entry(len(self.entries) + 1, operations, blocks, term=1 + len(self.entries) // 5)
+        self.entries.append(entry)
+        self.machine.apply(*operations, blocks=blocks)
+
+    def append(self, blocks: list[bytes]) -> Operation:
+        channels = list(self.machine.state.channels_by_id.values())
+        if not channels:
+            return self.create()
+        channel = self.random.choice(channels)
+        first = channel.last_seq + 1 + (self.random.random() < 0.05)
+        size = self.random.randint(0, self.message_max_bytes)
+        operation, block = append(channel.channel_id, first, messages(first, self.random.randint(1, 9), size=size))
+        blocks.append(block)
+        return operation
+
+    def create(self) -> Operation:
+        state, random = self.machine.state, self.random
+        return CreateChannel(state.next_channel_id, random.choice(CHANNELS), random.choice(LIMITS))
+
+    def other(self) -> Operation:
+        state, random = self.machine.state, self.random
+        channel_id = random.choice([*state.channels_by_id, 99])
+        subscription_id = random.choice([*state.subscriptions, 99])
+        channel = state.channels_by_id.get(channel_id)
+        kind = random.choice(["create", "limits", "expire", "client", "subscribe", "resume", "end", "progress", "stop"])
+        if kind == "create":
+            return self.create() if random.random() < 0.8 else DeleteChannel(channel_id)
+        if kind == "limits":
+            return SetLimits(channel_id, random.choice(LIMITS))
+        if kind == "expire":
+            return Expire(channel_id, random.randint(channel.first_seq, channel.last_seq + 2) if channel else 1)
+        if kind == "client":
+            client_id = random.choice(CLIENTS)
+            return connect(client_id, b"same") if client_id not in state.clients else CloseClient(client_id)
+        if kind == "subscribe":
+            last_sent = random.randint(0, channel.last_seq) if channel else 0
+            return subscribe(
+                state.next_subscription_id,
+                channel_id=channel_id,
+                client_id=random.choice(CLIENTS),
+                durable=random.choice(DURABLES),
+                last_sent=last_sent,
+            )
+        if kind == "resume" and subscription_id in state.subscriptions:
+            known = state.subscriptions[subscription_id]
+            return subscribe(
+                subscription_id,
+                channel_id=known.channel_id,
+                client_id=known.client_id,
+                durable=known.durable_name,
+                inbox=f"inbox{len(self.entries)}",
+            )
+        if kind == "end":
+            return random.choice([CloseSubscription, Unsubscribe])(subscription_id)
+        if kind == "progress" and subscription_id in state.subscriptions:
+            return self.progress(subscription_id)
+        return CleanStop()
+
+    def progress(self, subscription_id: int) -> Operation:
+        subscription = self.machine.state.subscriptions[subscription_id]
+        channel = self.machine.state.channels_by_id[subscription.channel_id]
+        last_sent = self.random.randint(subscription.last_sent, channel.last_seq)
+        acked = sorted(self.random.sample(range(1, last_sent + 1), min(last_sent, 4)))
+        floor = self.random.choice([subscription.floor, min(last_sent, subscription.floor + 2)])
+        return Progress(subscription_id, last_sent, floor, tuple((seq, seq) for seq in acked))
