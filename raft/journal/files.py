@@ -146,13 +146,13 @@ class JournalFiles:
         self._size = max(self._size, active.end)
         if group.is_reset:
             for segment in self._segments:
-                segment.highest_index = 0
-        active.highest_index = max(active.highest_index, group.highest_index)
+                segment.last_index = 0
+        active.last_index = group.last_index
         self._first_index = group.first_index
 
     def recycle(self) -> None:
         """Take files out of the journal that hold nothing needed. Raises SyncFailedError."""
-        while len(self._segments) > 1 and self._segments[0].highest_index < self._first_index:
+        while len(self._segments) > 1 and self._segments[0].last_index < self._first_index:
             segment = self._segments.pop(0)
             with self._durably(segment.file):
                 # A file with a group of its own size would keep that size.

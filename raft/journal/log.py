@@ -44,8 +44,8 @@ class WriteGroup:
     """Records to be written and synced together, and what the files must know of them.
 
     `lsn` counts the log's records up to the last one here. `before` is the log's state ahead of the records, with which
-    a new file begins. Entries below `first_index` are not needed any more once the group is durable. `highest_index` is
-    the highest index that this group says something about; after a reset everything written before is obsolete.
+    a new file begins; afterwards its last entry is `last_index`. Entries below `first_index` are not needed any more once
+    the group is durable; with a reset, nothing is that was written before.
     """
 
     parts: Sequence[bytes]
@@ -53,7 +53,7 @@ class WriteGroup:
     lsn: int
     before: State
     first_index: int
-    highest_index: int
+    last_index: int
     is_reset: bool
 
 
@@ -77,7 +77,6 @@ class Log:
         self._lsn = self._synced = 0
         self._is_trimmed = False  # since the last trim or reset record
         self._is_reset = False  # since the last `take`
-        self._cut_index = 0  # highest index that was truncated since the last `take`
         self._taken: WriteGroup | None = None
         self._taken_index = 0  # last index of the group under way that is still in the log
         self._before = self._state()
@@ -207,7 +206,6 @@ class Log:
         self._bytes_in_memory -= _memory(tail)
         self._durable_index = min(self._durable_index, index - 1)
         self._taken_index = min(self._taken_index, index - 1)
-        self._cut_index = max(self._cut_index, tail[-1][1])
         self._emit(encode_truncate(index))
 
     # Snapshots and trimming.
@@ -222,7 +220,7 @@ class Log:
             raise InvariantError(f"reset to entry {index} of term {term} behind term {prev_term}")
         self._entries = [(BASE_COMMAND, index - 1, prev_term), (BASE_COMMAND, index, term)]
         self._bytes_in_memory = _memory(self._entries)
-        self._durable_index = self._taken_index = self._cut_index = 0
+        self._durable_index = self._taken_index = 0
         self._is_reset, self._is_trimmed = True, False
         self._emit(encode_reset(index, term, prev_term))
 
@@ -294,12 +292,12 @@ class Log:
             lsn=self._lsn,
             before=self._before,
             first_index=self._first_index(),
-            highest_index=max(self._last_index(), self._cut_index),
+            last_index=self._last_index(),
             is_reset=self._is_reset,
         )
         self._before = self._state()
-        self._taken, self._taken_index = group, self._last_index()
-        self._is_reset, self._cut_index = False, 0
+        self._taken, self._taken_index = group, group.last_index
+        self._is_reset = False
         return group
 
     def done(self, group: WriteGroup) -> None:

@@ -28,13 +28,17 @@ from .replay import ReplayedLog
 
 @dataclass(slots=True)
 class LiveSegment:
-    """One file with live frames: where the last one begins and ends. No entry above `highest_index` occurs in it."""
+    """One file with live frames: where the last one begins and ends.
+
+    The log's last entry was `last_index` after that frame, so what the file holds of the log ends there. It is 0 when a
+    reset in a later file has made everything obsolete.
+    """
 
     number: int
     file: Path
     last_frame: int = 0
     end: int = 0
-    highest_index: int = 0
+    last_index: int = 0
 
 
 @dataclass(slots=True)
@@ -108,9 +112,9 @@ class Recovery:
                 raise CorruptionError(file, offset, expected=problem, found=_brief(record))
             if isinstance(record, Reset):
                 for obsolete in self.segments:
-                    obsolete.highest_index = 0
-            segment.highest_index = max(segment.highest_index, self.log.next_index - 1)
+                    obsolete.last_index = 0
         segment.last_frame, segment.end = at, at + header.frame_bytes
+        segment.last_index = self.log.next_index - 1
 
     def _check_nothing_newer(self, file: Path, data: bytes, at: int) -> None:
         """The next frame is not at `at`: that is the end of the journal, of this segment, or damage."""

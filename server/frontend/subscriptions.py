@@ -59,6 +59,8 @@ class Subscriptions:
     _registering_count: dict[int, int] = field(default_factory=dict)
     _stopped: dict[int, Subscription] = field(default_factory=dict)
     """Subscriptions whose end is in the open or travelling entry: not online any more."""
+    _removed: set[int] = field(default_factory=set)
+    """Those of `_stopped` that end for good."""
 
     # ---- subscribe
 
@@ -90,7 +92,9 @@ class Subscriptions:
         """The durable to resume, if it exists; an online one is refused (B290) or closed first (B292)."""
         if key in self._registering:
             raise RequestError(responses.DUPLICATE_DURABLE, field="durableName", value=key[2])
-        if durable is None or durable.subscription_id in self._stopped:
+        if durable is None or durable.subscription_id in self._removed:
+            return None  # a new one, behind the end of the old one in the log
+        if durable.subscription_id in self._stopped:
             return durable
         if durable.is_online:
             if not self.replace_durable:
@@ -225,9 +229,12 @@ class Subscriptions:
         """Stop delivery now, replicate the last progress and the end together (B352)."""
         self._stop(subscription)
         is_removed = isinstance(operation, Unsubscribe) or not subscription.durable_name
+        if is_removed:
+            self._removed.add(subscription.subscription_id)
 
         def applied(result: Result) -> None:
             self._stopped.pop(subscription.subscription_id, None)
+            self._removed.discard(subscription.subscription_id)
             if is_removed:
                 self.engine.forget(subscription.subscription_id)
             self._log_end(subscription, is_removed=is_removed)

@@ -75,7 +75,7 @@ def _enough(ends: list[int], begin: int, excess_bytes: int, overhead: int, avail
         return 0
     base = ends[begin]
     numbers = range(1, available + 1)
-    return 0 + bisect_left(numbers, excess_bytes, key=lambda number: ends[begin + number] - base + overhead * number)
+    return 1 + bisect_left(numbers, excess_bytes, key=lambda number: ends[begin + number] - base + overhead * number)
 
 
 def _head(channel: Channel, reader: BlockReader) -> HeadLengths:
@@ -94,7 +94,5 @@ def _head(channel: Channel, reader: BlockReader) -> HeadLengths:
 
 def _first_moved(state: State, channel: Channel) -> None:
     state.tail.drop_dead(channel.tail, channel.first_seq)
-    if channel.head is not None and channel.head.last_seq < channel.first_seq:
-        channel.head = None
     state.changes.channels.add(channel.channel_id)
     state.changes.trimmed.add(channel.channel_id)

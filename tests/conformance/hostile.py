@@ -45,7 +45,7 @@ def payloads(valid: bytes, seed: int) -> Iterator[bytes]:
         yield valid[:size]
     yield from ILL_FORMED
     yield from ILL_TYPED
-    for piece in ILL_FORMED:
+    for piece in ILL_FORMED + ILL_TYPED:
         yield valid + piece
     for _ in range(RANDOM_COUNT):
         yield chance.randbytes(chance.randrange(1, 80))

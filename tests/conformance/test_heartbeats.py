@@ -90,12 +90,12 @@ async def test_failing_clients_are_closed_and_healthy_ones_stay(probing_server: 
 
 @pytest.mark.asyncio
 async def test_redelivery_and_pings_of_failing_clients(channel: str) -> None:
-    """B47, B74, B242, B268, B293, B342: heartbeats at 2 s and every 2.2 s; all is judged between their failures.
+    """B47, B74, B242, B268, B293, B342: heartbeats after 3 s, the next 3.2 s later; one failure is allowed.
 
     Four clients fail their first heartbeat. "recovers" answers its second one, "never" none, "replaced" is replaced by a
     new instance that resumes its durable, "pings" sends a ping.
     """
-    options = ("-hbi", "2s", "-hbt", "200ms", "-hbf", "2")
+    options = ("-hbi", "3s", "-hbt", "200ms", "-hbf", "1")
     with ServerProcess(store="MEMORY", options=options) as server:
         async with Clients(server.url) as clients:
             other = await clients.connect()
@@ -108,7 +108,7 @@ async def test_redelivery_and_pings_of_failing_clients(channel: str) -> None:
             for heart in hearts.values():
                 await heart.wait_beats(1)
             ticks = await start_ticks(other)
-            await ticks.next()  # a second later: all four have failed, the second heartbeat is more than a second away
+            await ticks.next()  # a second later: all four have failed, the second heartbeat is two more away
             assert [len(heart.beats) for heart in hearts.values()] == [1] * 4
             assert (await pings.ping()).error == ""
             again = await clients.connect(replaced.identity.client_id)
@@ -131,7 +131,7 @@ async def test_redelivery_and_pings_of_failing_clients(channel: str) -> None:
             await wait_timed_out(server, never)
             await settle(other)
             await never.nats.flush()
-            assert len(hearts[never].beats) == 3
+            assert len(hearts[never].beats) == 2
             assert marks(subscriptions[1].received) == [(1, False, 0)]
             assert durable.received == []
 

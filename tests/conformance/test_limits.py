@@ -179,6 +179,19 @@ async def test_refused_requests_take_no_place(limited_server: ServerProcess, cha
 
 
 @pytest.mark.asyncio
+async def test_subscriptions_of_short_lived_clients_leave_no_count(limited_server: ServerProcess, channel: str) -> None:
+    """B84, B345: subscribe and connection close sent together, many times; afterwards all places are free."""
+    async with Clients(limited_server.url) as clients:
+        for _ in range(10):
+            client = await clients.connect()
+            request = subscription_request(client, channel).SerializeToString()
+            client.nats.publish(client.subjects.subRequests, request, reply=client.nats.new_inbox())
+            assert (await client.close()).error == ""
+        client = await clients.connect()
+        assert [(await client.subscribe(channel)).error for _ in range(4)] == ["", "", "", TOO_MANY_SUBSCRIPTIONS]
+
+
+@pytest.mark.asyncio
 async def test_max_channels_and_restart_with_lower_limits() -> None:
     """B331, B334, O501: new channels are refused, also by subscribes; recovered ones stay although above the limit."""
     with ServerProcess(options=("-mc", "3")) as server:

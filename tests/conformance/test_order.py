@@ -103,6 +103,59 @@ async def test_publish_then_subscribe_without_waiting(client: RawClient, channel
 
 
 @pytest.mark.asyncio
+async def test_subscribe_then_close_by_inbox_without_waiting(client: RawClient, channel: str) -> None:
+    """B100, B127: a client that does not wait for the answer closes by its delivery inbox; nothing is left online."""
+    request = subscription_request(client, channel, durableName="d")
+    close = pb.UnsubscribeRequest(clientID=client.identity.client_id, subject=channel, inbox=request.inbox)
+    answers = listen(client.nats, reply := client.nats.new_inbox())
+    client.nats.publish(client.subjects.subRequests, request.SerializeToString(), reply=reply)
+    client.nats.publish(client.subjects.subCloseRequests, close.SerializeToString(), reply=reply)
+    await settle(client)
+    assert [pb.SubscriptionResponse.FromString(answer.data).error for answer in answers] == ["", ""]
+    assert (await client.subscribe(channel, durable_name="d")).error == ""
+
+
+@pytest.mark.asyncio
+async def test_subscribe_then_connection_close_without_waiting(clients: Clients, channel: str) -> None:
+    """B127, B345: the subscription ends with the connection, so the durable is offline for the next instance."""
+    client = await clients.connect()
+    request = subscription_request(client, channel, durableName="d")
+    client.nats.publish(client.subjects.subRequests, request.SerializeToString(), reply=client.nats.new_inbox())
+    assert (await client.close()).error == ""
+    again = await clients.connect(client.identity.client_id)
+    resumed = await again.subscribe(channel, durable_name="d")
+    assert resumed.error == ""
+    await publish_numbered(again, channel, 1)
+    assert (await resumed.next()).sequence == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("subject", "first"), [("unsubRequests", 5), ("subCloseRequests", 4)])
+async def test_end_of_a_durable_then_subscribe_without_waiting(
+    client: RawClient, channel: str, subject: str, first: int
+) -> None:
+    """B127, B222, B288: after an unsubscribe the name starts anew at the request's position, after a close it resumes."""
+    durable = await client.subscribe(channel, durable_name="d", max_in_flight=3)
+    await publish_numbered(client, channel, 3)
+    await durable.wait_count(3)
+    await settle(client)
+    durable.auto_ack = False
+    await publish_numbered(client, channel, 1)
+    await durable.wait_count(4)
+    end = pb.UnsubscribeRequest(clientID=client.identity.client_id, subject=channel, inbox=durable.ack_inbox)
+    request = subscription_request(client, channel, durableName="d", startPosition=pb.NewOnly)
+    received = listen(client.nats, request.inbox)
+    answers = listen(client.nats, reply := client.nats.new_inbox())
+    client.nats.publish(getattr(client.subjects, subject), end.SerializeToString(), reply=reply)
+    client.nats.publish(client.subjects.subRequests, request.SerializeToString(), reply=reply)
+    await settle(client)
+    await publish_numbered(client, channel, 1)
+    await settle(client)
+    assert [pb.SubscriptionResponse.FromString(answer.data).error for answer in answers] == ["", ""]
+    assert [pb.MsgProto.FromString(message.data).sequence for message in received] == list(range(first, 6))
+
+
+@pytest.mark.asyncio
 async def test_answered_subscribe_then_publish(client: RawClient, clients: Clients, channel: str) -> None:
     """B126: whatever anybody publishes after the answer is delivered to the subscription."""
     other = await clients.connect()

@@ -1,5 +1,6 @@
 """Publishing: checks, answers, order, sizes (B18, B90-B99, B200, B203, B205)."""
 
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,44 @@ async def test_bad_messages_of_a_batch_fail_alone(client: RawClient, channel: st
     await settle(client)
     assert reader.sequences == list(range(1, 21))
     assert payloads(reader.received) == [b"%d" % number for number in range(0, 60, 3)]
+
+
+@pytest.mark.asyncio
+async def test_publishes_of_every_shape(client: RawClient, channel: str) -> None:
+    """B91, B95, B96: any mix of present and absent fields and lengths, from one client on one channel, in any order.
+
+    Every second message is encoded as no library does it: fields reversed, and the data twice (the last one counts).
+    """
+    chance = random.Random(11)
+    inbox = client.nats.new_inbox()
+    answers = listen(client.nats, inbox)
+    reader = await client.subscribe(channel)
+    sent: list[pb.PubMsg] = []
+    for _ in range(600):
+        message = client.publish_message(
+            channel,
+            chance.randbytes(chance.choice((0, 1, 5, 5, 5, 126, 127, 128, 129, 16383, 16384))),
+            reply=chance.choice(("", "", "r", "reply" * 30)),
+            guid=chance.choice("abc") * chance.choice((1, 22, 22, 22, 127, 128, 200)),
+        )
+        if chance.random() < 0.2:
+            message.connID = b""
+        elif chance.random() < 0.2:
+            message.clientID = chance.choice(("", "x", "another"))
+        encoded = message.SerializeToString()
+        if chance.random() < 0.3:
+            names = [field.name for field, _ in message.ListFields()]
+            pieces = [pb.PubMsg(data=b"overwritten").SerializeToString()]
+            pieces += [pb.PubMsg(**{name: getattr(message, name)}).SerializeToString() for name in reversed(names)]
+            encoded = b"".join(pieces)
+            message = pb.PubMsg.FromString(encoded)
+        sent.append(message)
+        client.nats.publish(f"{client.subjects.pubPrefix}.{channel}", encoded, reply=inbox)
+    delivered = await reader.take(len(sent))
+    await settle(client)
+    assert [pb.PubAck.FromString(answer.data) for answer in answers] == [pb.PubAck(guid=m.guid) for m in sent]
+    assert [(m.data, m.reply, m.subject) for m in delivered] == [(m.data, m.reply, channel) for m in sent]
+    assert reader.sequences == list(range(1, len(sent) + 1))
 
 
 @pytest.mark.asyncio

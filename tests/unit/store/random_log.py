@@ -73,30 +73,36 @@ class RandomLog:
 
     def other(self) -> Operation:
         state, random = self.machine.state, self.random
-        channel_id = random.choice([*state.channels_by_id, 99])
-        subscription_id = random.choice([*state.subscriptions, 99])
+        channel_id = random.choice([*state.channels_by_id] * 5 + [99])
         channel = state.channels_by_id.get(channel_id)
-        kind = random.choice(["create", "limits", "expire", "client", "subscribe", "resume", "end", "progress", "stop"])
+        kinds = ["create", "limits", "expire", "client", "client", "subscribe", "subscribe", "stop"]
+        kind = random.choice([*kinds, *(["known"] * 2 * len(kinds) if state.subscriptions else [])])
         if kind == "create":
-            return self.create() if random.random() < 0.8 else DeleteChannel(channel_id)
+            return self.create() if random.random() < 0.7 else DeleteChannel(channel_id)
         if kind == "limits":
             return SetLimits(channel_id, random.choice(LIMITS))
         if kind == "expire":
             return Expire(channel_id, random.randint(channel.first_seq, channel.last_seq + 2) if channel else 1)
         if kind == "client":
             client_id = random.choice(CLIENTS)
-            return connect(client_id, b"same") if client_id not in state.clients else CloseClient(client_id)
+            is_leaving = client_id in state.clients and random.random() < 0.3
+            return CloseClient(client_id) if is_leaving else connect(client_id, b"same")
+        if kind == "known":
+            return self.known_subscription(random.choice([*state.subscriptions]))
         if kind == "subscribe":
             last_sent = random.randint(0, channel.last_seq) if channel else 0
             return subscribe(
                 state.next_subscription_id,
                 channel_id=channel_id,
-                client_id=random.choice(CLIENTS),
+                client_id=random.choice([*state.clients, "nobody"]),
                 durable=random.choice(DURABLES),
                 last_sent=last_sent,
             )
-        if kind == "resume" and subscription_id in state.subscriptions:
-            known = state.subscriptions[subscription_id]
+        return CleanStop()
+
+    def known_subscription(self, subscription_id: int) -> Operation:
+        known = self.machine.state.subscriptions[subscription_id]
+        if not known.is_online and self.random.random() < 0.5:
             return subscribe(
                 subscription_id,
                 channel_id=known.channel_id,
@@ -104,11 +110,9 @@ class RandomLog:
                 durable=known.durable_name,
                 inbox=f"inbox{len(self.entries)}",
             )
-        if kind == "end":
-            return random.choice([CloseSubscription, Unsubscribe])(subscription_id)
-        if kind == "progress" and subscription_id in state.subscriptions:
-            return self.progress(subscription_id)
-        return CleanStop()
+        if self.random.random() < 0.3:
+            return self.random.choice([CloseSubscription, CloseSubscription, Unsubscribe])(subscription_id)
+        return self.progress(subscription_id)
 
     def progress(self, subscription_id: int) -> Operation:
         subscription = self.machine.state.subscriptions[subscription_id]

@@ -11,7 +11,19 @@ from store.digest import digest
 from store.errors import CorruptionError, DirectoryInUseError, IdentityError, InvariantError, StoreError, WriteError
 from store.lmdb import environment, layout
 from store.machine.state import Block
-from store.operations import CreateChannel, Expire, Limits, Progress
+from store.operations import (
+    CleanStop,
+    CloseClient,
+    CloseSubscription,
+    CreateChannel,
+    DeleteChannel,
+    Expire,
+    InitCluster,
+    Limits,
+    Progress,
+    SetLimits,
+    Unsubscribe,
+)
 from store.store import open_store
 from tests.unit.store.builders import (
     IDENTITY,
@@ -20,6 +32,7 @@ from tests.unit.store.builders import (
     UNLIMITED,
     Host,
     append,
+    connect,
     fill,
     log_entry,
     messages,
@@ -69,15 +82,14 @@ def test_one_transaction_at_a_time_takes_all_that_waits(tmp_path):
 
 
 def test_pending_bytes_are_those_not_written(tmp_path):
-    """The bound on memory: what is being written counts as well."""
+    """The bound on memory: what is being written counts as well as what waits."""
     with opened(tmp_path) as (store, host):
-        setup(store)
-        assert store.pending_bytes == 0
-        operations = [append(1, 1, messages(1, 5)), append(1, 6, messages(6, 5))]
-        for index, (operation, block) in enumerate(operations, 2):
-            store.apply([log_entry(index, [operation], [block])])
-        assert store.pending_bytes == sum(len(block) for _, block in operations)
-        host.run_until(lambda: store.durable_index() == 3)
+        (first, one), (second, two) = append(1, 1, messages(1, 5)), append(1, 6, messages(6, 5))
+        store.apply([log_entry(1, [*SETUP, first], [one])])  # handed over at once
+        assert store.pending_bytes == len(one)
+        store.apply([log_entry(2, [second], [two])])  # waits
+        assert store.pending_bytes == len(one) + len(two)
+        host.run_until(lambda: store.durable_index() == 2)
         assert store.pending_bytes == 0
 
 
@@ -168,6 +180,57 @@ def test_everything_survives_closing(tmp_path):
         fill(store, 1)
         assert store.read_messages(channel, 1, 5, 1000) == (31, messages(31, 1))
         assert store.state.channels["bar"].first_seq == 26
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        InitCluster("c", "t"),
+        CreateChannel(3, "baz", UNLIMITED),
+        SetLimits(1, Limits(100, 0, 0)),
+        SetLimits(1, Limits(3, 0, 0)),
+        DeleteChannel(1),
+        Expire(1, 4),
+        connect("other"),
+        CloseClient("me"),
+        subscribe(4),
+        subscribe(4, durable="e", last_sent=7),
+        subscribe(3, durable="off", inbox="new"),
+        CloseSubscription(1),
+        CloseSubscription(2),
+        Unsubscribe(1),
+        Unsubscribe(2),
+        Progress(1, 7, 2, ((4, 5),)),
+        Progress(3, 7, 7, ()),
+        CleanStop(),
+    ],
+    ids=lambda operation: type(operation).__name__,
+)
+def test_each_operation_reaches_the_disk(tmp_path, operation):
+    """Alone in its transaction, each one's change is there after a restart."""
+    with opened(tmp_path) as (store, _):
+        subscriptions = [subscribe(1), subscribe(2, durable="d"), subscribe(3, durable="off"), CloseSubscription(3)]
+        store.apply([log_entry(1, [*SETUP[1:], CreateChannel(2, "bar", UNLIMITED), *subscriptions])])
+        fill(store, 10)
+        store.flush()
+        before = digest(store)
+        assert store.apply([log_entry(3, [operation])]) == [[None]]
+        expected = digest(store)
+        assert expected != before
+    with opened(tmp_path) as (store, _):
+        assert digest(store) == expected
+
+
+def test_leadership_reaches_the_disk(tmp_path):
+    """How many leaders relied on a CleanStop is part of the state (B394)."""
+    with opened(tmp_path) as (store, _):
+        setup(store, CleanStop())
+        store.apply([no_op(2)])
+    with opened(tmp_path) as (store, _):
+        assert store.state.progress_is_exact
+        store.apply([no_op(3)])
+    with opened(tmp_path) as (store, _):
+        assert not store.state.progress_is_exact
 
 
 def test_restart_does_not_read_messages(tmp_path):

@@ -54,7 +54,8 @@ class TestBehindATrimmedFront:
 
     def test_truncation_below_the_entries_held(self):
         """The entries held all go, and the next one follows those in the older files."""
-        log = replayed(Entry(9, 4, b""), Truncate(7), Entry(7, 5, b""), begin=State(4, None, 5, 9))
+        held = [Entry(index, 4, b"") for index in (9, 10, 11)]
+        log = replayed(*held, Truncate(7), Entry(7, 5, b""), begin=State(4, None, 5, 9))
         assert (indexes(log), log.start_index) == ([(7, 5)], 7)
 
     def test_trim_below_the_entries_held(self):

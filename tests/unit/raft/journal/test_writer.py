@@ -10,7 +10,7 @@ import pytest
 
 from raft.journal.log import Log
 from raft.journal.writer import FileWriter, MemoryWriter
-from tests.unit.raft.journal.journals import command, open_small, state
+from tests.unit.raft.journal.journals import command, open_small, segments, state
 
 DEADLINE_S = 60
 CHILD = "tests.unit.raft.journal.append_child"
@@ -72,6 +72,19 @@ async def test_close_writes_what_was_submitted(tmp_path):
     again = open_small(tmp_path)
     assert state(again) == state(journal)
     again.files.close()
+
+
+@pytest.mark.asyncio
+async def test_trimmed_files_are_taken_out(tmp_path):
+    """A journal that is trimmed as it grows stays small."""
+    journal = open_small(tmp_path)
+    writer = FileWriter(journal.files, post=asyncio.get_running_loop().call_soon_threadsafe, on_failure=pytest.fail)
+    for index in range(1, 41):
+        journal.log.add(command(index), index, 1)
+        journal.log.trim(index - 2)
+        await written(writer, journal.log)
+    writer.close()
+    assert len(segments(tmp_path)) <= 2
 
 
 @pytest.mark.asyncio

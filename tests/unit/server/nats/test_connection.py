@@ -8,7 +8,7 @@ import pytest
 
 from server.errors import NatsUnavailableError, ProtocolError
 from server.nats.address import Login
-from server.nats.connection import FIRST_PONG_S, PING_INTERVAL_S, SILENCES_MAX
+from server.nats.connection import FIRST_PONG_S, PING_INTERVAL_S, RECONNECT_WAIT_S, SILENCES_MAX
 from server.nats.dial import NO_SERVERS, Security
 from tests.support.ports import HOST, free_port
 from tests.unit.server.nats.harness import FakeNats, Recorder
@@ -18,9 +18,10 @@ class MovedLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock the test moves."""
 
     offset_s = 0.0
+    stopped_at_s: float | None = None
 
     def time(self) -> float:
-        return super().time() + self.offset_s
+        return super().time() + self.offset_s if self.stopped_at_s is None else self.stopped_at_s
 
 
 def run_moved(test: Callable[[MovedLoop], Coroutine[None, None, None]]) -> None:
@@ -355,6 +356,29 @@ async def test_log_shows_no_login(caplog: pytest.LogCaptureFixture) -> None:
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("server")]
     assert lines == expected
     assert not {"bob", "secret", "carl", "hidden"} & set(caplog.text.replace(":", " ").split())
+
+
+def test_attempts_are_a_quarter_of_a_second_apart() -> None:
+    """O243: a server that ends every connection is not hammered."""
+
+    async def lost(loop: MovedLoop) -> None:
+        async with FakeNats() as server:
+            recorder = Recorder(server.url)
+            async with recorder as connection:
+                await connection.barrier()
+                loop.stopped_at_s = loop.time()
+                server.sessions[0].close()
+                await recorder.until(lambda: not connection.is_connected)
+                for _ in range(5):  # others get through meanwhile
+                    reader, writer = await asyncio.open_connection(HOST, server.port)
+                    await reader.readline()
+                    writer.close()
+                assert len(server.sessions) == 1
+                loop.stopped_at_s += RECONNECT_WAIT_S
+                await recorder.reconnected()
+                assert len(server.sessions) == 2
+
+    run_moved(lost)
 
 
 def test_silent_server_is_given_up_after_missed_pings() -> None:

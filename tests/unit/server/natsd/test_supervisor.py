@@ -255,7 +255,11 @@ asyncio.run(main())
 def orphaned(program: Path, *, unguarded: bool = False) -> int:
     """Port of the child of a process that was killed without a chance to clean up; its guard is killed before."""
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(program)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT, str(program)],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": tempfile.gettempdir()},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as parent:
         assert parent.stdout is not None
         port, pid = (int(number) for number in parent.stdout.readline().split())

@@ -94,6 +94,20 @@ def test_damaged_last_block_is_not_extended(written):
         assert block.count(transaction.get(layout.MESSAGE_KEY.pack(1, 2), db=database)) == 1
 
 
+def test_only_the_neighbour_is_extended(written):
+    """A block that is missing in between is not papered over: messages would get other sequences."""
+    for seq in (1, 2):
+        written.publish(1, messages(seq, 1, size=9000))
+        written.write()
+    with written.environment.handle.begin(write=True) as transaction:
+        database = written.environment.databases[layout.MESSAGES]
+        transaction.put(layout.MESSAGE_KEY.pack(1, 1), block.encode(messages(1, 1)), db=database)
+        transaction.delete(layout.MESSAGE_KEY.pack(1, 2), db=database)
+    written.publish(1, messages(3, 1))
+    written.write()
+    assert [found[:2] for found in written.blocks()] == [(1, 1), (3, 1)]
+
+
 def test_dead_blocks_are_deleted(written):
     """A block goes when all of it is dead; one that is partly alive stays. Other channels keep theirs."""
     for first in (1, 21, 41):
