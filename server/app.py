@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Final
+from typing import Any, Final
 
 from raft.errors import RaftError
 from raft.node import RaftNode
@@ -56,7 +56,10 @@ class Node:
         self.ended: asyncio.Future[int] = loop.create_future()
         """Exit status, set by the first signal or fatal error."""
         self._is_fatal = False
-        self._core = hot.Core(_admit_nothing, DEFAULT_MAX_PAYLOAD)
+        self._is_stopping = False
+        self._begun: asyncio.Future[None] = loop.create_future()
+        """The first leadership has begun, or could not."""
+        self._core = hot.Core(_admit_nothing, _handle_nothing, DEFAULT_MAX_PAYLOAD)
         self._leadership: Leadership | None = None
         self._leading: asyncio.Task[None] | None = None
         self._data: Data | None = None
@@ -67,7 +70,7 @@ class Node:
         self._disk_watch: DiskWatch | None = None
 
     async def start(self) -> None:
-        """Returns when everything runs; clients are served when leadership has begun."""
+        """Returns when clients are served, or the process is to end; raises what keeps it from starting (O255)."""
         signals.install(self._loop, self._stop_with, logs.reopen)
         for line in banner.opening_lines(self._options.cluster_id, new_token(), COMMIT):
             logger.info("%s", line)
@@ -105,10 +108,15 @@ class Node:
         if data.directory is not None:
             self._disk_watch = DiskWatch(str(data.directory), self._loop, self._disk_changed)
             self._disk_watch.start()
+        first: list[asyncio.Future[Any]] = [self._begun, self.ended]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if self._begun.done():
+            self._begun.result()
 
     async def stop(self) -> None:
         """End in order (O234); after a fatal error nothing is written any more."""
-        if self._raft is not None:
+        self._is_stopping = True
+        if self._begun.done() and self._begun.exception() is None:
             logger.info("Shutting down.")
         if self._disk_watch is not None:
             self._disk_watch.stop()
@@ -201,7 +209,6 @@ class Node:
             for line in lines:
                 self._connection.on_control(line)
         if self._leadership is None:
-            core.messages.clear()
             return
         try:
             self._leadership.take_turn()
@@ -222,7 +229,7 @@ class Node:
             self._leadership.on_writable()
 
     def _connection_closed(self, reason: str) -> None:
-        if not self.ended.done():
+        if not self._is_stopping:
             self.fail(NatsUnavailableError(f"connection to NATS is closed for good: {reason}"))
 
     # ---- Raft and store
@@ -253,8 +260,13 @@ class Node:
         try:
             await leadership.begin()
         except Exception as error:  # noqa: BLE001  the top of the task: the node ends, with the reason
-            self.fail(error)
+            if self._begun.done():
+                self.fail(error)
+            else:
+                self._begun.set_exception(error)
             return
+        if not self._begun.done():
+            self._begun.set_result(None)
         logger.debug("leading, term=%d", term)
         logger.info("%s", banner.READY_LINE)
 
@@ -287,6 +299,10 @@ class Node:
 def _admit_nothing(message: PubMsg, _subject: bytes) -> hot.Channel:
     """Before leadership nobody listens for publishes."""
     raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)
+
+
+def _handle_nothing(_message: hot.Message) -> None:
+    """Before leadership nobody waits for messages: what still arrives belongs to a leadership that ended."""
 
 
 def _login(options: Options) -> Login:

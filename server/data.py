@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from raft.journal.files import open_journal
+from raft.journal.files import OpenJournal, open_journal
 from raft.journal.identity import read_identity
 from raft.journal.log import Log
 from raft.journal.writer import FileWriter, JournalWriter, MemoryWriter
 from server.config.model import Options
 from server.errors import DataError
-from store.directory import STORE_DIRECTORY
+from store.directory import DataDirectory
 from store.errors import IdentityError
+from store.lmdb.environment import DATA_FILE
 from store.store import Store, open_store
 
 JOURNAL_DIRECTORY: Final = "journal"
@@ -62,51 +63,58 @@ def open_data(
         loop.call_soon_threadsafe(function)
 
     if options.store == "MEMORY":
+        node_id = _random_id()
         store = open_store(
             None,
-            kind="MEMORY",
             cluster_id=options.cluster_id,
-            node_id=_random_id(),
+            node_id=node_id,
             incarnation=secrets.token_hex(16),
             post=post,
             on_durable=on_durable,
             on_fatal=on_fatal,
         )
-        return Data(_random_id(), None, None, Log(), MemoryWriter(loop.call_soon), store)
+        return Data(node_id, None, None, Log(), MemoryWriter(loop.call_soon), store)
 
-    directory = Path(options.dir)
-    found = read_identity(directory / JOURNAL_DIRECTORY)
-    if found is None and (directory / STORE_DIRECTORY / "data.mdb").exists():
-        raise DataError(
-            f'"{directory}" holds a store without its journal "{JOURNAL_DIRECTORY}": acknowledged messages may be'
-            " missing; restore the journal or use an empty directory"
-        )
-    if found is not None and found.cluster_id != options.cluster_id:
-        raise IdentityError("cluster ID", options.cluster_id, found.cluster_id)
-    journal = open_journal(
-        directory / JOURNAL_DIRECTORY,
-        cluster_id=options.cluster_id,
-        node_id=_random_id() if found is None else found.node_id,
-        new_incarnation=secrets.token_hex(16),
-    )
-    identity = journal.identity
-    writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, on_failure=on_fatal)
+    directory = DataDirectory(Path(options.dir))
+    writer: FileWriter | None = None
     try:
+        journal = _open_journal(directory, options.cluster_id)
+        writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, on_failure=on_fatal)
         store = open_store(
             directory,
-            kind="FILE",
-            cluster_id=identity.cluster_id,
-            node_id=identity.node_id,
-            incarnation=identity.incarnation,
+            cluster_id=journal.identity.cluster_id,
+            node_id=journal.identity.node_id,
+            incarnation=journal.identity.incarnation,
             post=post,
             on_durable=on_durable,
             on_fatal=on_fatal,
         )
     except BaseException:
-        writer.close()
+        if writer is not None:
+            writer.close()
+        directory.unlock()
         raise
     recovered = None if journal.is_new else len(store.state.channels)
-    return Data(identity.node_id, directory, recovered, journal.log, writer, store)
+    return Data(journal.identity.node_id, directory.path, recovered, journal.log, writer, store)
+
+
+def _open_journal(directory: DataDirectory, cluster_id: str) -> OpenJournal:
+    """The journal below `directory`, whose identity the store must share."""
+    path = directory.path / JOURNAL_DIRECTORY
+    found = read_identity(path)
+    if found is None and (directory.store_path / DATA_FILE).exists():
+        raise DataError(
+            f'"{directory.path}" holds a store without its journal "{JOURNAL_DIRECTORY}": acknowledged messages may be'
+            " missing; restore the journal or use an empty directory"
+        )
+    if found is not None and found.cluster_id != cluster_id:
+        raise IdentityError("cluster ID", cluster_id, found.cluster_id)
+    return open_journal(
+        path,
+        cluster_id=cluster_id,
+        node_id=_random_id() if found is None else found.node_id,
+        new_incarnation=secrets.token_hex(16),
+    )
 
 
 def _random_id() -> str:

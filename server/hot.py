@@ -34,6 +34,12 @@ LINE_CACHE_MAX: Final = 16384
 ENCODING_MARGIN_BYTES: Final = 40
 """A MsgProto with redelivery fields is at most this much longer than its PubMsg: sequence, timestamp, fields 6 and 7."""
 
+TIMESTAMP_FIELD_BYTES: Final = 10
+"""MsgProto field 5: a tag and nine bytes until the year 2262."""
+
+REDELIVERY_FIELDS_BYTES: Final = 8
+"""MsgProto fields 6 and 7 at their largest: a flag and a uint32."""
+
 KIND_OTHER: Final = 0
 KIND_PUBLISH: Final = 1
 KIND_ACK: Final = 2
@@ -242,9 +248,15 @@ class Message:
 class Core:
     """Parser state, the open batch of publishes, and what the last `feed` found."""
 
-    def __init__(self, admit: Callable[[PubMsg, bytes], Channel], max_payload: int) -> None:
-        """`admit(message, subject)` decides on a publish: its channel, or RequestError. `max_payload` in bytes."""
+    def __init__(
+        self, admit: Callable[[PubMsg, bytes], Channel], handle: Callable[[Message], None], max_payload: int
+    ) -> None:
+        """`admit(message, subject)` decides on a publish: its channel, or RequestError. `max_payload` in bytes.
+
+        `handle` is called for every other message in its place between publishes and acks (B127); it must not raise.
+        """
         self.admit: Callable[[PubMsg, bytes], Channel] = admit
+        self.handle: Callable[[Message], None] = handle
         self.max_payload: int = max_payload
         self.publish_sid: int = -1
         self.ack_sid: int = -1
@@ -262,7 +274,6 @@ class Core:
         self.batch_bytes: int = 0
         # what the last feed found
         self.control: list[bytes] = []
-        self.messages: list[Message] = []
         self.replies: list[bytes] = []
         self.touched: list[Subscription] = []
         self.publish_count: int = 0
@@ -274,9 +285,10 @@ class Core:
         self.chunks = []
         self.missing_bytes = 0
 
-    def reset_leadership(self, admit: Callable[[PubMsg, bytes], Channel]) -> None:
-        """Drop everything that belongs to a leadership; `admit` is the next one's. A half-read message stays."""
+    def reset_leadership(self, admit: Callable[[PubMsg, bytes], Channel], handle: Callable[[Message], None]) -> None:
+        """Drop everything that belongs to a leadership; the functions are the next one's. A half-read message stays."""
         self.admit = admit
+        self.handle = handle
         self.publish_sid = -1
         self.ack_sid = -1
         self.ack_subjects = {}
@@ -285,7 +297,6 @@ class Core:
         self.acks = []
         self.batch_count = 0
         self.batch_bytes = 0
-        self.messages = []
         self.replies = []
         self.touched = []
 
@@ -350,7 +361,7 @@ class Core:
             else:
                 if kind == KIND_OTHER:
                     body = start + line.header_bytes
-                    self.messages.append(Message(line.sid, line.subject, line.reply, data[start:body], data[body:stop]))
+                    self.handle(Message(line.sid, line.subject, line.reply, data[start:body], data[body:stop]))
                 pos = stop + 2
 
     def feed_publishes(self, data: bytes, pos: int, start: int, stop: int, line: Line) -> int:
@@ -544,9 +555,6 @@ class Core:
         if message.data:
             head += b'"'
             body = varint(len(message.data)) + message.data
-        if len(head) + len(body) + ENCODING_MARGIN_BYTES > self.max_payload:
-            self.reply_error(line.reply, guid, responses.MAX_PAYLOAD)
-            return
         if not channel.records:
             self.dirty.append(channel)
         channel.add(head, body, self.timestamp_field)
@@ -583,6 +591,15 @@ class Core:
         if not subscription.is_touched:
             subscription.is_touched = True
             self.touched.append(subscription)
+
+
+def stored_bytes(message: PubMsg, seq: int) -> int:
+    """Size of `message` as a MsgProto with full-size redelivery fields: what must fit NATS's max payload (B97)."""
+    size = 1 + len(varint(seq)) + TIMESTAMP_FIELD_BYTES + REDELIVERY_FIELDS_BYTES
+    for encoded in (message.subject.encode(), message.reply.encode(), message.data):
+        if encoded:
+            size += 1 + len(varint(len(encoded))) + len(encoded)
+    return size
 
 
 def _learn(message: PubMsg, guid: bytes, payload: bytes, channel: Channel, head: bytes, ack_head: bytes) -> Template:

@@ -17,6 +17,7 @@ from server import hot
 from server.config.model import Options
 from server.delivery.engine import Engine
 from server.errors import AnotherServerError, RequestError
+from server.expiry.limit_warnings import LimitWarnings
 from server.expiry.sweeper import Sweeper
 from server.frontend.channels import Channels
 from server.frontend.clients import Clients
@@ -30,8 +31,9 @@ from server.protocol.stan_pb2 import CloseRequest, ConnectRequest, ConnectRespon
 from server.protocol.subjects import Subjects
 from server.sessions.heartbeat import Heartbeats
 from server.sessions.prober import Prober
+from store.constants import SEND_AHEAD_MAX
 from store.machine.state import Refusal, Result
-from store.operations import CleanStop, InitCluster, Limits, Operation, SetLimits
+from store.operations import BeginLeadership, CleanStop, InitCluster, Limits, Operation, SetLimits
 from store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ class Leadership:
         self.is_serving = False
         leaving: set[str] = set()
         self.core = ports.core
-        self.core.reset_leadership(self._admit)
+        self.core.reset_leadership(self._admit, self._handle)
         newest_ns = max((one.last_timestamp_ns for one in store.state.channels.values()), default=0)
         self.core.last_timestamp_ns = max(self.core.last_timestamp_ns, newest_ns)
         self.requests = Requests(ports.outbox, loop)
@@ -148,7 +150,7 @@ class Leadership:
             limits=self._limits(),
             max_channels=options.limits.max_channels,
         )
-        self.gate = PublishGate(store.state, self.channels, self._subjects.publish_prefix, leaving)
+        self.gate = PublishGate(store.state, self.core, self.channels, self._subjects.publish_prefix, leaving)
         self.subscriptions = Subscriptions(
             store=store,
             state=store.state,
@@ -174,8 +176,10 @@ class Leadership:
             subjects=self._subjects,
             leaving=leaving,
         )
+        self.limit_warnings = LimitWarnings()
         self.sweeper = Sweeper(
             store=store,
+            limit_warnings=self.limit_warnings,
             channels=self.channels,
             proposer=self.proposer,
             loop=loop,
@@ -219,7 +223,7 @@ class Leadership:
         self.engine.stop_all()
         self.requests.cancel_all()
         self.proposer.stop()
-        self.core.reset_leadership(self._admit)
+        self.core.reset_leadership(self._admit, self._handle)
 
     async def stop(self) -> None:
         """Orderly stop: take no more requests, commit what is open with the last progress, then end (O234)."""
@@ -242,17 +246,13 @@ class Leadership:
     # ---- turns of the loop
 
     def take_turn(self) -> None:
-        """Act on what the parser found in one socket read, then one write. Acks first: they precede a close (B126)."""
+        """One socket read was parsed and its requests handled: send into the room that acks made, seal, one write."""
         core = self.core
         if core.replies:
             self._ports.outbox.parts += core.replies
             core.replies = []
         if core.touched:
             self.engine.take_acks(core.touched)
-        if core.messages:
-            messages, core.messages = core.messages, []
-            for message in messages:
-                self._handle(message)
         self.proposer.kick()
         if self.engine.has_progress:
             self.proposer.want_progress()
@@ -298,6 +298,7 @@ class Leadership:
         operations: list[Operation] = []
         if not state.cluster_id:
             operations.append(InitCluster(self._ports.options.cluster_id, new_token()))
+        operations.append(BeginLeadership(SEND_AHEAD_MAX))
         limits = self._limits()
         operations += [
             SetLimits(channel.channel_id, limits) for channel in state.channels.values() if channel.limits != limits
@@ -310,8 +311,6 @@ class Leadership:
             elif not applied.done():
                 applied.set_result(None)
 
-        if not operations:
-            operations.append(CleanStop())
         for operation in operations[:-1]:
             self.proposer.add(operation)
         self.proposer.add(operations[-1], done)
@@ -377,6 +376,7 @@ class Leadership:
             if channel.subscriptions:
                 self.engine.deliver_channel(channel)
             self.sweeper.note_messages(channel.channel_id)
+            self._warn_of_limits(channel.channel_id)
         if batch.progress:
             self.engine.progress_applied(batch.progress)
         if self.engine.has_progress:
@@ -384,6 +384,12 @@ class Leadership:
         self._ports.outbox.parts += batch.acks
         self._ports.outbox.flush()
         self.proposer.hold_reading()
+
+    def _warn_of_limits(self, channel_id: int) -> None:
+        record = self._ports.store.state.channels_by_id.get(channel_id)
+        warning = self.limit_warnings.appended(record) if record is not None else None
+        if warning is not None:
+            logger.warning("%s", warning)
 
     def _set_reading(self, wanted: bool) -> None:
         if wanted:

@@ -32,7 +32,7 @@ def digest_state(state: State) -> str:
     content = [
         (state.cluster_id, state.ack_inbox_token),
         (state.next_channel_id, state.next_subscription_id, state.next_client_number),
-        (state.progress_is_exact, state.leaders_since_clean_stop),
+        state.progress_is_exact,
         [_channel(state.channels_by_id[number]) for number in sorted(state.channels_by_id)],
         sorted(
             (
@@ -65,5 +65,5 @@ def _subscription(subscription: Subscription) -> tuple[object, ...]:
         (subscription.subscription_id, subscription.channel_id, subscription.client_id),
         (subscription.inbox, subscription.ack_inbox, subscription.durable_name, subscription.queue_group),
         (subscription.max_in_flight, subscription.ack_wait_s, subscription.is_online),
-        (subscription.last_sent, subscription.floor, subscription.acked.encode()),
+        (subscription.last_sent, subscription.floor, subscription.acked.encode(), subscription.suspect_to),
     )

@@ -16,6 +16,7 @@ from store.constants import ENTRY_FORMAT_VERSION
 from store.errors import EntryError, FormatVersionError
 from store.operations import (
     Append,
+    BeginLeadership,
     CleanStop,
     CloseClient,
     CloseSubscription,
@@ -282,6 +283,15 @@ def _read_clean_stop(_target: pb.Operation) -> CleanStop:
     return CleanStop()
 
 
+def _write_begin_leadership(target: pb.Operation, operation: BeginLeadership) -> None:
+    target.begin_leadership.SetInParent()
+    target.begin_leadership.send_ahead = operation.send_ahead
+
+
+def _read_begin_leadership(target: pb.Operation) -> BeginLeadership:
+    return BeginLeadership(target.begin_leadership.send_ahead)
+
+
 _WRITERS: Final[dict[type, Callable[..., None]]] = {
     InitCluster: _write_init_cluster,
     CreateChannel: _write_create_channel,
@@ -296,6 +306,7 @@ _WRITERS: Final[dict[type, Callable[..., None]]] = {
     Unsubscribe: _write_unsubscribe,
     Progress: _write_progress,
     CleanStop: _write_clean_stop,
+    BeginLeadership: _write_begin_leadership,
 }
 
 _READERS: Final[dict[str, Callable[[pb.Operation], Operation]]] = {
@@ -312,4 +323,5 @@ _READERS: Final[dict[str, Callable[[pb.Operation], Operation]]] = {
     "unsubscribe": _read_unsubscribe,
     "progress": _read_progress,
     "clean_stop": _read_clean_stop,
+    "begin_leadership": _read_begin_leadership,
 }

@@ -145,8 +145,14 @@ class CleanStop(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class BeginLeadership(_message.Message):
+    __slots__ = ("send_ahead",)
+    SEND_AHEAD_FIELD_NUMBER: _ClassVar[int]
+    send_ahead: int
+    def __init__(self, send_ahead: _Optional[int] = ...) -> None: ...
+
 class Operation(_message.Message):
-    __slots__ = ("init_cluster", "create_channel", "set_limits", "delete_channel", "append", "expire", "connect_client", "close_client", "subscribe", "close_subscription", "unsubscribe", "progress", "clean_stop")
+    __slots__ = ("init_cluster", "create_channel", "set_limits", "delete_channel", "append", "expire", "connect_client", "close_client", "subscribe", "close_subscription", "unsubscribe", "progress", "clean_stop", "begin_leadership")
     INIT_CLUSTER_FIELD_NUMBER: _ClassVar[int]
     CREATE_CHANNEL_FIELD_NUMBER: _ClassVar[int]
     SET_LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +166,7 @@ class Operation(_message.Message):
     UNSUBSCRIBE_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     CLEAN_STOP_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_LEADERSHIP_FIELD_NUMBER: _ClassVar[int]
     init_cluster: InitCluster
     create_channel: CreateChannel
     set_limits: SetLimits
@@ -173,7 +180,8 @@ class Operation(_message.Message):
     unsubscribe: Unsubscribe
     progress: Progress
     clean_stop: CleanStop
-    def __init__(self, init_cluster: _Optional[_Union[InitCluster, _Mapping]] = ..., create_channel: _Optional[_Union[CreateChannel, _Mapping]] = ..., set_limits: _Optional[_Union[SetLimits, _Mapping]] = ..., delete_channel: _Optional[_Union[DeleteChannel, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., expire: _Optional[_Union[Expire, _Mapping]] = ..., connect_client: _Optional[_Union[ConnectClient, _Mapping]] = ..., close_client: _Optional[_Union[CloseClient, _Mapping]] = ..., subscribe: _Optional[_Union[Subscribe, _Mapping]] = ..., close_subscription: _Optional[_Union[CloseSubscription, _Mapping]] = ..., unsubscribe: _Optional[_Union[Unsubscribe, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., clean_stop: _Optional[_Union[CleanStop, _Mapping]] = ...) -> None: ...
+    begin_leadership: BeginLeadership
+    def __init__(self, init_cluster: _Optional[_Union[InitCluster, _Mapping]] = ..., create_channel: _Optional[_Union[CreateChannel, _Mapping]] = ..., set_limits: _Optional[_Union[SetLimits, _Mapping]] = ..., delete_channel: _Optional[_Union[DeleteChannel, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., expire: _Optional[_Union[Expire, _Mapping]] = ..., connect_client: _Optional[_Union[ConnectClient, _Mapping]] = ..., close_client: _Optional[_Union[CloseClient, _Mapping]] = ..., subscribe: _Optional[_Union[Subscribe, _Mapping]] = ..., close_subscription: _Optional[_Union[CloseSubscription, _Mapping]] = ..., unsubscribe: _Optional[_Union[Unsubscribe, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., clean_stop: _Optional[_Union[CleanStop, _Mapping]] = ..., begin_leadership: _Optional[_Union[BeginLeadership, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
     __slots__ = ("version", "time_ns", "operations")

@@ -19,10 +19,10 @@ class StoreError(Exception):
 
 
 class DirectoryInUseError(StoreError):
-    """Another process holds the lock of `directory`."""
+    """Another process holds the lock of `directory` (O459)."""
 
     def __init__(self, directory: str) -> None:
-        super().__init__(f'directory "{directory}" is used by another process; stop it or choose another directory')
+        super().__init__(f'store "{directory}" is in use by another process')
         self.directory = directory
 
 

@@ -130,6 +130,13 @@ class CleanStop:
     """The leader stops in order: the progress in the store is all that was sent and acked."""
 
 
+@dataclass(frozen=True, slots=True)
+class BeginLeadership:
+    """First of a leadership: an earlier leader may have sent up to `send_ahead` sequences beyond its last progress (B394)."""
+
+    send_ahead: int
+
+
 Operation = (
     InitCluster
     | CreateChannel
@@ -144,4 +151,5 @@ Operation = (
     | Unsubscribe
     | Progress
     | CleanStop
+    | BeginLeadership
 )

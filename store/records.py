@@ -82,7 +82,6 @@ def encode_cluster(state: State) -> bytes:
         next_subscription_id=state.next_subscription_id,
         next_client_number=state.next_client_number,
         progress_is_exact=state.progress_is_exact,
-        leaders_since_clean_stop=state.leaders_since_clean_stop,
     ).SerializeToString()
 
 
@@ -96,7 +95,6 @@ def decode_cluster(content: bytes) -> State:
         next_subscription_id=record.next_subscription_id,
         next_client_number=record.next_client_number,
         progress_is_exact=record.progress_is_exact,
-        leaders_since_clean_stop=record.leaders_since_clean_stop,
     )
 
 
@@ -169,6 +167,7 @@ def encode_subscription(subscription: Subscription) -> bytes:
         max_in_flight=subscription.max_in_flight,
         ack_wait_s=subscription.ack_wait_s,
         is_online=subscription.is_online,
+        suspect_to=subscription.suspect_to,
     ).SerializeToString()
 
 
@@ -195,6 +194,7 @@ def decode_subscription(subscription_id: int, content: bytes, progress: bytes) -
         last_sent=last_sent,
         floor=floor,
         acked=Ranges.decode(progress[PROGRESS.size :]),
+        suspect_to=record.suspect_to,
     )
 
 

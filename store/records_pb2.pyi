@@ -16,22 +16,20 @@ class Identity(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
 
 class Cluster(_message.Message):
-    __slots__ = ("cluster_id", "ack_inbox_token", "next_channel_id", "next_subscription_id", "next_client_number", "progress_is_exact", "leaders_since_clean_stop")
+    __slots__ = ("cluster_id", "ack_inbox_token", "next_channel_id", "next_subscription_id", "next_client_number", "progress_is_exact")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ACK_INBOX_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NEXT_CHANNEL_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_SUBSCRIPTION_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_CLIENT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_IS_EXACT_FIELD_NUMBER: _ClassVar[int]
-    LEADERS_SINCE_CLEAN_STOP_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     ack_inbox_token: str
     next_channel_id: int
     next_subscription_id: int
     next_client_number: int
     progress_is_exact: bool
-    leaders_since_clean_stop: int
-    def __init__(self, cluster_id: _Optional[str] = ..., ack_inbox_token: _Optional[str] = ..., next_channel_id: _Optional[int] = ..., next_subscription_id: _Optional[int] = ..., next_client_number: _Optional[int] = ..., progress_is_exact: _Optional[bool] = ..., leaders_since_clean_stop: _Optional[int] = ...) -> None: ...
+    def __init__(self, cluster_id: _Optional[str] = ..., ack_inbox_token: _Optional[str] = ..., next_channel_id: _Optional[int] = ..., next_subscription_id: _Optional[int] = ..., next_client_number: _Optional[int] = ..., progress_is_exact: _Optional[bool] = ...) -> None: ...
 
 class Client(_message.Message):
     __slots__ = ("client_id", "conn_id", "heartbeat_inbox", "protocol", "ping_interval_s", "ping_max_out")
@@ -50,7 +48,7 @@ class Client(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., conn_id: _Optional[bytes] = ..., heartbeat_inbox: _Optional[str] = ..., protocol: _Optional[int] = ..., ping_interval_s: _Optional[int] = ..., ping_max_out: _Optional[int] = ...) -> None: ...
 
 class Subscription(_message.Message):
-    __slots__ = ("channel_id", "client_id", "inbox", "ack_inbox", "durable_name", "queue_group", "max_in_flight", "ack_wait_s", "is_online")
+    __slots__ = ("channel_id", "client_id", "inbox", "ack_inbox", "durable_name", "queue_group", "max_in_flight", "ack_wait_s", "is_online", "suspect_to")
     CHANNEL_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     INBOX_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +58,7 @@ class Subscription(_message.Message):
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     ACK_WAIT_S_FIELD_NUMBER: _ClassVar[int]
     IS_ONLINE_FIELD_NUMBER: _ClassVar[int]
+    SUSPECT_TO_FIELD_NUMBER: _ClassVar[int]
     channel_id: int
     client_id: str
     inbox: str
@@ -69,4 +68,5 @@ class Subscription(_message.Message):
     max_in_flight: int
     ack_wait_s: int
     is_online: bool
-    def __init__(self, channel_id: _Optional[int] = ..., client_id: _Optional[str] = ..., inbox: _Optional[str] = ..., ack_inbox: _Optional[str] = ..., durable_name: _Optional[str] = ..., queue_group: _Optional[str] = ..., max_in_flight: _Optional[int] = ..., ack_wait_s: _Optional[int] = ..., is_online: _Optional[bool] = ...) -> None: ...
+    suspect_to: int
+    def __init__(self, channel_id: _Optional[int] = ..., client_id: _Optional[str] = ..., inbox: _Optional[str] = ..., ack_inbox: _Optional[str] = ..., durable_name: _Optional[str] = ..., queue_group: _Optional[str] = ..., max_in_flight: _Optional[int] = ..., ack_wait_s: _Optional[int] = ..., is_online: _Optional[bool] = ..., suspect_to: _Optional[int] = ...) -> None: ...

@@ -12,8 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from store.constants import PENDING_MAX_BYTES, TAIL_MAX_BYTES
 from store.directory import DataDirectory, private_directory
@@ -24,13 +23,11 @@ from store.lmdb.environment import Environment, Identity, open_environment
 from store.lmdb.load import load
 from store.lmdb.reader import Reader
 from store.lmdb.writer import Writer
-from store.machine.apply import apply_entry, apply_no_op
+from store.machine.apply import apply_entry
 from store.machine.state import Channel, Result
 from store.reading import Reading
 
 logger = logging.getLogger(__name__)
-
-Kind = Literal["FILE", "MEMORY"]
 
 
 class CommittedEntry(Protocol):
@@ -128,8 +125,6 @@ class Store:
         results: list[Result] = []
         if entry.data:
             results = apply_entry(self.state, decode(entry.data), entry.index, self._reader)
-        else:
-            apply_no_op(self.state)
         self._index, self._term = entry.index, entry.term
         self.state.tail.evict(self._durable_index)
         return results
@@ -235,9 +230,8 @@ class Store:
 
 
 def open_store(  # noqa: PLR0913 - keywords, each a fact of its own
-    directory: Path | None,
+    directory: DataDirectory | None,
     *,
-    kind: Kind,
     cluster_id: str,
     node_id: str,
     incarnation: str,
@@ -247,35 +241,28 @@ def open_store(  # noqa: PLR0913 - keywords, each a fact of its own
     tail_max_bytes: int = TAIL_MAX_BYTES,
     pending_max_bytes: int = PENDING_MAX_BYTES,
 ) -> Store:
-    """Open or create the store: FILE below `directory`, which is locked, MEMORY in a private place without a name.
+    """Open or create the store: below `directory` (FILE), or in a private place without a name (MEMORY).
+
+    The store unlocks `directory` when it is closed; when this raises, the caller does.
 
     Raises:
-        DirectoryInUseError, ForeignDirectoryError, IdentityError, FormatVersionError, CorruptionError: see there.
+        IdentityError, FormatVersionError, CorruptionError, StoreError: see `open_environment`.
 
     """
     identity = Identity(cluster_id, node_id, incarnation)
-    locked: DataDirectory | None = None
-    if kind == "MEMORY":
+    if directory is None:
         with private_directory() as private:
             environment = open_environment(private, identity, is_synced=False)
     else:
-        assert directory is not None
-        locked = DataDirectory(directory)
-        try:
-            environment = open_environment(locked.store_path, identity, is_synced=True)
-        except BaseException:
-            locked.unlock()
-            raise
+        environment = open_environment(directory.store_path, identity, is_synced=True)
     try:
         return Store(
             environment,
-            locked,
+            directory,
             Callbacks(post, on_durable, on_fatal),
             tail_max_bytes=tail_max_bytes,
             pending_max_bytes=pending_max_bytes,
         )
     except BaseException:
         environment.close()
-        if locked is not None:
-            locked.unlock()
         raise

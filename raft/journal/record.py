@@ -38,8 +38,6 @@ _NO_VOTE: Final = 0xFFFF
 """Length of the voted-for id when there is none."""
 assert NODE_ID_MAX_BYTES < _NO_VOTE
 
-ENTRY_HEADER_BYTES: Final = _ENTRY.size
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:

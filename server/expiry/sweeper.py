@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from server.expiry.due import DueChannels
+from server.expiry.limit_warnings import LimitWarnings
 from server.frontend.channels import Channels
 from server.proposals.proposer import Proposer
 from store.machine.state import Channel
@@ -21,6 +22,7 @@ class Sweeper:
     """Two clocks: age by the wall clock of the timestamps, inactivity by the monotonic clock."""
 
     store: Store
+    limit_warnings: LimitWarnings
     channels: Channels
     proposer: Proposer
     loop: asyncio.AbstractEventLoop
@@ -40,6 +42,7 @@ class Sweeper:
     def recover(self) -> None:
         """Leadership began: expired messages go now, the inactivity clocks start (B328, B338)."""
         for channel in self.store.state.channels.values():
+            self.limit_warnings.begins(channel)
             self.note_messages(channel.channel_id)
         if self.max_age_ns:
             self._sweep_ages()
@@ -89,6 +92,9 @@ class Sweeper:
     def _expirer(self, channel_id: int) -> Callable[[object], None]:
         def applied(_result: object) -> None:
             self._expiring.discard(channel_id)
+            channel = self.store.state.channels_by_id.get(channel_id)
+            if channel is not None:
+                self.limit_warnings.begins(channel)
             self._schedule_age(channel_id)
 
         return applied

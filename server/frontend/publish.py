@@ -15,6 +15,7 @@ class PublishGate:
     """Checks of a publish, in the order of B90."""
 
     state: State
+    core: hot.Core
     channels: Channels
     publish_prefix: str
     leaving: set[str]
@@ -25,7 +26,7 @@ class PublishGate:
         """The channel to store `message` in; `subject` is the NATS subject it came on.
 
         Raises:
-            RequestError: with the text of B90, B93 or the disk watermark.
+            RequestError: with the text of B90, B93, B97 or the disk watermark.
 
         """
         name = message.subject
@@ -37,6 +38,10 @@ class PublishGate:
             raise RequestError(responses.INVALID_PUBLISH, field="clientID", value=message.clientID)
         if self.is_disk_low:
             raise RequestError(responses.LOW_DISK_SPACE, field="subject", value=name)
+        existing = self.channels.by_name.get(name)
+        size = hot.stored_bytes(message, existing.seq + 1 if existing is not None else 1)
+        if size > self.core.max_payload:
+            raise RequestError(responses.MAX_PAYLOAD, field="data", value=size)
         return self.channels.find_or_create(name)
 
     def _is_registered(self, message: PubMsg) -> bool:

@@ -29,6 +29,9 @@ _START_POSITIONS = frozenset(stan_pb2.StartPosition.values())
 DurableKey = tuple[str, int, str]
 """Client id, channel id, durable name (B280)."""
 
+Endable = Subscription | Subscribe
+"""A subscription that is applied, or one whose registration is under way: both can be ended (B127)."""
+
 
 def new_token() -> str:
     """22 random letters and digits: what names an ack inbox (B16, B17)."""
@@ -55,11 +58,11 @@ class Subscriptions:
     ack_inbox_prefix: str = ""
     """`_INBOX.<token fixed per cluster>` (B17); known when the log has it."""
     _next_id: int = 0
-    _registering: set[DurableKey] = field(default_factory=set)
-    _registering_count: dict[int, int] = field(default_factory=dict)
-    _stopped: dict[int, Subscription] = field(default_factory=dict)
-    """Subscriptions whose end is in the open or travelling entry: not online any more."""
-    _removed: set[int] = field(default_factory=set)
+    _registering: dict[int, dict[str, Subscribe]] = field(default_factory=dict)
+    """By channel id and ack inbox: in the open or travelling entry."""
+    _stopped: dict[str, Endable] = field(default_factory=dict)
+    """By ack inbox, which names one life of a subscription: those whose end is in the open or travelling entry."""
+    _removed: set[str] = field(default_factory=set)
     """Those of `_stopped` that end for good."""
 
     # ---- subscribe
@@ -90,11 +93,12 @@ class Subscriptions:
 
     def _offline_durable(self, key: DurableKey, durable: Subscription | None) -> Subscription | None:
         """The durable to resume, if it exists; an online one is refused (B290) or closed first (B292)."""
-        if key in self._registering:
+        registering = self._registering.get(key[1], {}).values()
+        if any(_durable_key(one) == key and one.ack_inbox not in self._stopped for one in registering):
             raise RequestError(responses.DUPLICATE_DURABLE, field="durableName", value=key[2])
-        if durable is None or durable.subscription_id in self._removed:
+        if durable is None or durable.ack_inbox in self._removed:
             return None  # a new one, behind the end of the old one in the log
-        if durable.subscription_id in self._stopped:
+        if durable.ack_inbox in self._stopped:
             return durable
         if durable.is_online:
             if not self.replace_durable:
@@ -105,7 +109,7 @@ class Subscriptions:
     def _check_room(self, channel: hot.Channel) -> None:
         """B330: offline durables count, resuming takes no new place."""
         record = self.state.channels_by_id.get(channel.channel_id)
-        count = self._registering_count.get(channel.channel_id, 0)
+        count = len(self._registering.get(channel.channel_id, ()))
         if record is not None:
             count += len(record.subscription_ids)
         if self.max_subscriptions and count >= self.max_subscriptions:
@@ -132,17 +136,11 @@ class Subscriptions:
             ack_wait_s=request.ackWaitInSecs,
             last_sent=last_sent,
         )
-        key = (request.clientID, channel.channel_id, request.durableName)
-        self._registering_count[channel.channel_id] = self._registering_count.get(channel.channel_id, 0) + 1
-        if request.durableName:
-            self._registering.add(key)
+        self._registering.setdefault(channel.channel_id, {})[operation.ack_inbox] = operation
         is_resumed = durable is not None
 
         def applied(result: Result) -> None:
-            self._registering.discard(key)
-            left = self._registering_count.pop(channel.channel_id) - 1
-            if left:
-                self._registering_count[channel.channel_id] = left
+            self._registered(operation)
             if isinstance(result, Refusal):
                 self._answer(reply, result.text)
                 return
@@ -152,7 +150,7 @@ class Subscriptions:
             if record is None or record.ack_inbox != operation.ack_inbox or not record.is_online:
                 return  # ended by a later operation of the same entry
             self._log_start(record, channel, is_resumed=is_resumed)
-            if subscription_id not in self._stopped:
+            if operation.ack_inbox not in self._stopped:
                 self.engine.start(record, channel, is_resumed=is_resumed)
 
         self.proposer.add(operation, applied)
@@ -183,7 +181,7 @@ class Subscriptions:
         self._end_request(message, lambda subscription: CloseSubscription(subscription.subscription_id))
 
     def _end_request(
-        self, message: hot.Message, operation: Callable[[Subscription], Unsubscribe | CloseSubscription]
+        self, message: hot.Message, operation: Callable[[Endable], Unsubscribe | CloseSubscription]
     ) -> None:
         reply = message.reply
         try:
@@ -197,22 +195,16 @@ class Subscriptions:
             lambda result: self._answer(reply, result.text if isinstance(result, Refusal) else ""),
         )
 
-    def _find(self, payload: bytes) -> Subscription:
+    def _find(self, payload: bytes) -> Endable:
         """The subscription a request names, with the errors of B101 in their order."""
         try:
             request = UnsubscribeRequest.FromString(payload)
         except DecodeError:
             raise RequestError(responses.INVALID_UNSUBSCRIBE, field="payload", value=payload[:64]) from None
         channel = self.channels.get(request.subject)
-        record = self.state.channels_by_id.get(channel.channel_id) if channel is not None else None
-        if record is None:
+        if channel is None:
             raise RequestError(responses.UNKNOWN_CHANNEL, field="subject", value=request.subject)
-        online = [
-            subscription
-            for subscription_id in record.subscription_ids
-            if (subscription := self.state.subscriptions[subscription_id]).is_online
-            and subscription_id not in self._stopped
-        ]
+        online = self._online_in(channel.channel_id)
         # By ack inbox, else by delivery inbox, the later one of several (B89, B100).
         found = [one for one in online if one.ack_inbox == request.inbox] or [
             one for one in online if one.inbox == request.inbox
@@ -223,18 +215,36 @@ class Subscriptions:
             raise RequestError(responses.UNKNOWN_CLIENT_ID, field="clientID", value=request.clientID)
         return found[-1]
 
+    def _online_in(self, channel_id: int) -> list[Endable]:
+        """Subscriptions of a channel as of now, in arrival order: those under way in, those that end out (B127)."""
+        online: list[Endable] = []
+        record = self.state.channels_by_id.get(channel_id)
+        if record is not None:
+            applied = [self.state.subscriptions[one] for one in record.subscription_ids]
+            online += [one for one in applied if one.is_online]
+        online += self._registering.get(channel_id, {}).values()
+        return [one for one in online if one.ack_inbox not in self._stopped]
+
+    def _registered(self, operation: Subscribe) -> None:
+        """The registration is applied, refused or lost."""
+        registering = self._registering[operation.channel_id]
+        del registering[operation.ack_inbox]
+        if not registering:
+            del self._registering[operation.channel_id]
+
     def _end(
-        self, subscription: Subscription, operation: Unsubscribe | CloseSubscription, done: Callable[[Result], None]
+        self, subscription: Endable, operation: Unsubscribe | CloseSubscription, done: Callable[[Result], None]
     ) -> None:
         """Stop delivery now, replicate the last progress and the end together (B352)."""
         self._stop(subscription)
+        ack_inbox = subscription.ack_inbox  # a durable that is resumed gets another one
         is_removed = isinstance(operation, Unsubscribe) or not subscription.durable_name
         if is_removed:
-            self._removed.add(subscription.subscription_id)
+            self._removed.add(ack_inbox)
 
         def applied(result: Result) -> None:
-            self._stopped.pop(subscription.subscription_id, None)
-            self._removed.discard(subscription.subscription_id)
+            self._stopped.pop(ack_inbox, None)
+            self._removed.discard(ack_inbox)
             if is_removed:
                 self.engine.forget(subscription.subscription_id)
             self._log_end(subscription, is_removed=is_removed)
@@ -244,28 +254,32 @@ class Subscriptions:
 
     def stop_all_of(self, client: Client) -> None:
         """The client ends: nothing more is sent to its subscriptions (B345)."""
-        for subscription_id in list(client.subscription_ids):
-            if subscription_id not in self._stopped:
-                self._stop(self.state.subscriptions[subscription_id])
+        ending: list[Endable] = [self.state.subscriptions[one] for one in client.subscription_ids]
+        for registering in self._registering.values():
+            ending += [one for one in registering.values() if one.client_id == client.client_id]
+        for subscription in ending:
+            if subscription.ack_inbox not in self._stopped:
+                self._stop(subscription)
 
     def forget_stopped(self, client: Client) -> None:
         """The end of the client is applied."""
-        ended = [one for one in self._stopped.values() if one.client_id == client.client_id]
-        for subscription in ended:
-            del self._stopped[subscription.subscription_id]
+        ended = [(inbox, one) for inbox, one in self._stopped.items() if one.client_id == client.client_id]
+        for ack_inbox, subscription in ended:
+            del self._stopped[ack_inbox]
+            self._removed.discard(ack_inbox)
             if not subscription.durable_name:
                 self.engine.forget(subscription.subscription_id)
 
     def has_online(self, channel: Channel) -> bool:
         """True when a subscription of the channel is online or being made: it must not be deleted (B337, B338)."""
-        if channel.channel_id in self._registering_count:
+        if channel.channel_id in self._registering:
             return True
         subscriptions = self.state.subscriptions
         return any(subscriptions[subscription_id].is_online for subscription_id in channel.subscription_ids)
 
-    def _stop(self, subscription: Subscription) -> None:
+    def _stop(self, subscription: Endable) -> None:
         self.on_ended(subscription.channel_id)
-        self._stopped[subscription.subscription_id] = subscription
+        self._stopped[subscription.ack_inbox] = subscription
         progress = self.engine.stop(subscription.subscription_id)
         if progress is not None:
             self.proposer.add(progress)
@@ -283,13 +297,17 @@ class Subscriptions:
             record.client_id, verb, kind, channel.name, record.inbox, record.subscription_id, record.last_sent + 1,
         )  # fmt: skip
 
-    def _log_end(self, subscription: Subscription, *, is_removed: bool) -> None:
+    def _log_end(self, subscription: Endable, *, is_removed: bool) -> None:
         verb = "Removed" if is_removed else "Suspended"
         kind = "durable subscription" if subscription.durable_name else "subscription"
         logger.debug(
             "[Client:%s] %s %s, inbox=%s, subid=%d",
             subscription.client_id, verb, kind, subscription.inbox, subscription.subscription_id,
         )  # fmt: skip
+
+
+def _durable_key(operation: Subscribe) -> DurableKey:
+    return operation.client_id, operation.channel_id, operation.durable_name
 
 
 def _validated(payload: bytes) -> SubscriptionRequest:

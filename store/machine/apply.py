@@ -12,6 +12,7 @@ from store.machine.ports import BlockReader
 from store.machine.state import Result, State
 from store.operations import (
     Append,
+    BeginLeadership,
     CleanStop,
     CloseClient,
     CloseSubscription,
@@ -30,7 +31,6 @@ from store.operations import (
 
 def apply_entry(state: State, entry: Entry, index: int, reader: BlockReader) -> list[Result]:
     """Apply all operations of `entry`, which is at `index` of the log; one result for each."""
-    cluster.begin_entry(state)
     results: list[Result] = []
     blocks = iter(entry.blocks)
     for operation in entry.operations:
@@ -38,14 +38,9 @@ def apply_entry(state: State, entry: Entry, index: int, reader: BlockReader) -> 
             results.append(messages.append(state, operation, next(blocks), index, reader))
         else:
             results.append(_apply(state, operation, reader))
-    if entry.operations and type(entry.operations[-1]) is CleanStop:
-        cluster.clean_stop(state)
+    is_clean_stop = bool(entry.operations) and type(entry.operations[-1]) is CleanStop
+    cluster.end_entry(state, is_clean_stop=is_clean_stop)
     return results
-
-
-def apply_no_op(state: State) -> None:
-    """Apply the entry a new leader begins with."""
-    cluster.begin_leadership(state)
 
 
 def _apply(state: State, operation: Operation, reader: BlockReader) -> Result:  # noqa: C901, PLR0911, PLR0912 - a table
@@ -72,6 +67,8 @@ def _apply(state: State, operation: Operation, reader: BlockReader) -> Result:  
             return subscriptions.close(state, operation)
         case Unsubscribe():
             return subscriptions.unsubscribe(state, operation)
+        case BeginLeadership():
+            return cluster.begin_leadership(state, operation)
         case CleanStop() | Append():
             return None  # both are dealt with by the caller, which knows their place in the entry
         case _:

@@ -1,14 +1,11 @@
-"""The cluster's identity, and whether the replicated progress is exact. Pure.
+"""The cluster's identity, and what an earlier leader may have sent beyond the replicated progress. Pure.
 
-Progress is exact from a CleanStop on until somebody may have sent or acked without it: any later entry, or the second
-leader since (the first one reads the mark, may send, and may be gone before its first entry).
+Progress is exact from an entry that ends with a CleanStop until the next entry. A leader that begins without it must take
+everything that may have been sent as sent: BeginLeadership is its first entry, before it sends anything (B394).
 """
 
 from store.machine.state import Refusal, Result, State
-from store.operations import InitCluster
-
-LEADERS_MAX = 1
-"""Leaders that may rely on one CleanStop."""
+from store.operations import BeginLeadership, InitCluster
 
 
 def init(state: State, operation: InitCluster) -> Result:
@@ -24,26 +21,21 @@ def init(state: State, operation: InitCluster) -> Result:
     return None
 
 
-def begin_entry(state: State) -> None:
-    """An entry with operations follows."""
+def begin_leadership(state: State, operation: BeginLeadership) -> Result:
+    """Mark what online subscriptions may have been sent. Offline ones have exact progress: it came with their close."""
     if state.progress_is_exact:
-        _set_exact(state, is_exact=False, leaders=0)
+        return None
+    for subscription in state.subscriptions.values():
+        last_seq = state.channels_by_id[subscription.channel_id].last_seq
+        suspect_to = min(last_seq, subscription.last_sent + operation.send_ahead)
+        if subscription.is_online and suspect_to > max(subscription.last_sent, subscription.suspect_to):
+            subscription.suspect_to = suspect_to
+            state.changes.subscriptions.add(subscription.subscription_id)
+    return None
 
 
-def clean_stop(state: State) -> None:
-    """The entry ended with a CleanStop."""
-    _set_exact(state, is_exact=True, leaders=0)
-
-
-def begin_leadership(state: State) -> None:
-    """A leader begins. Only the first one after a CleanStop may rely on it."""
-    if state.progress_is_exact:
-        leaders = state.leaders_since_clean_stop + 1
-        is_exact = leaders <= LEADERS_MAX
-        _set_exact(state, is_exact=is_exact, leaders=leaders if is_exact else 0)
-
-
-def _set_exact(state: State, *, is_exact: bool, leaders: int) -> None:
-    state.progress_is_exact = is_exact
-    state.leaders_since_clean_stop = leaders
-    state.changes.is_cluster_changed = True
+def end_entry(state: State, *, is_clean_stop: bool) -> None:
+    """An entry was applied; `is_clean_stop`: its last operation is a CleanStop."""
+    if state.progress_is_exact != is_clean_stop:
+        state.progress_is_exact = is_clean_stop
+        state.changes.is_cluster_changed = True

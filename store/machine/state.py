@@ -102,7 +102,7 @@ class Subscription:
     floor: int
     acked: Ranges
     suspect_to: int = 0
-    """Set by the leader for itself: up to here an earlier one may have sent (B394). Neither replicated nor stored."""
+    """Up to here a leader that did not stop in order may have sent more than `last_sent` says (B394)."""
 
 
 DurableKey = tuple[str, int, str]
@@ -119,10 +119,7 @@ class State:
     next_subscription_id: int = 1
     next_client_number: int = 1
     progress_is_exact: bool = False
-    """Nothing was sent or acked that the subscriptions' progress does not have. A leader asks when its no-op is applied,
-    before it proposes anything."""
-    leaders_since_clean_stop: int = 0
-    """Leaders since the CleanStop that `progress_is_exact` stands for; the second one makes it inexact."""
+    """The last entry ended with a CleanStop: nothing was sent or acked that the subscriptions' progress does not have."""
     clients: dict[str, Client] = field(default_factory=dict)
     clients_by_conn_id: dict[bytes, Client] = field(default_factory=dict)
     """Of several clients with one conn id the later one (B46)."""

@@ -22,6 +22,7 @@ class Gate:
         self.first_seq = first_seq
         self.channels: dict[str, hot.Channel] = {}
         self.calls = 0
+        self.messages: list[hot.Message] = []
 
     def admit(self, message: PubMsg, subject: bytes) -> hot.Channel:
         self.calls += 1
@@ -36,7 +37,7 @@ class Gate:
 
 def core_and_gate(first_seq: int = 1, max_payload: int = 1024 * 1024) -> tuple[hot.Core, Gate]:
     gate = Gate(first_seq)
-    core = hot.Core(gate.admit, max_payload)
+    core = hot.Core(gate.admit, gate.messages.append, max_payload)
     core.publish_sid = 1
     core.ack_sid = 2
     return core, gate
@@ -133,7 +134,7 @@ def test_equal_publishes_take_the_template_path():
     core, gate = core_and_gate()
     for size in (10, 10, 10, 200, 200, 30000):
         core.feed(
-            publish(PubMsg(clientID="a", guid="%022d" % size, subject="foo", data=b"z" * size, connID=b"c" * 22)), NOW
+            publish(PubMsg(clientID="a", guid=f"{size:022d}", subject="foo", data=b"z" * size, connID=b"c" * 22)), NOW
         )
     assert core.general_count == gate.calls == 1
     assert core.publish_count == 6
@@ -215,19 +216,34 @@ def test_undecodable_publish_is_answered():
 
 
 @pytest.mark.parametrize("size", [900, 1000, 1020, 1100])
-def test_message_that_could_not_be_redelivered_is_refused(size):
-    """B97: refused when MsgProto with redelivery fields would exceed the max payload, on both paths."""
+def test_large_publish_is_checked_each_time(size):
+    """B97: whoever comes near the max payload is decided on by the gate, not by a template."""
     core, gate = core_and_gate(max_payload=1024)
     small = PubMsg(guid="g", subject="foo", data=b"z", connID=b"c")
     large = PubMsg(guid="g", subject="foo", data=b"z" * size, connID=b"c")
     core.feed(publish(small) + publish(large), NOW)
-    stored = gate.channels["foo"].records
-    if size == 900:
-        assert len(stored) == 2
-        assert core.replies == []
-    else:
-        assert len(stored) == 1
-        assert [ack.error for _, ack in pub_acks(core.replies)] == [responses.MAX_PAYLOAD]
+    assert gate.calls == (1 if size == 900 else 2)
+
+
+@given(st.text(max_size=5), st.binary(max_size=200), st.sampled_from([1, 127, 128, 2**40]))
+def test_stored_size_is_exact(reply, data, seq):
+    """B97: the size with the largest redelivery count and a timestamp of our time."""
+    message = PubMsg(subject="foo", reply=reply, data=data)
+    stored = MsgProto(
+        sequence=seq, subject="foo", reply=reply, data=data, timestamp=NOW, redelivered=True, redeliveryCount=2**32 - 1
+    )
+    assert hot.stored_bytes(message, seq) == stored.ByteSize()
+
+
+def test_requests_keep_their_place():
+    """B127: a request between publishes sees what came before it, and nothing of what comes after."""
+    seen: list[int] = []
+    gate = Gate()
+    core = hot.Core(gate.admit, lambda _message: seen.append(gate.channels["foo"].seq), 1024)
+    core.publish_sid = 1
+    one = publish(PubMsg(clientID="a", guid="g" * 22, subject="foo", data=b"z", connID=b"c" * 22))
+    core.feed(one * 3 + msg(b"_STAN.sub.c", 5, b"r", b"body") + one * 2 + msg(b"_STAN.sub.c", 5, b"r", b"body"), NOW)
+    assert seen == [3, 5]
 
 
 def test_timestamps_never_go_back():
@@ -241,7 +257,7 @@ def test_timestamps_never_go_back():
 
 def test_control_lines_and_requests_are_handed_on():
     """What is neither publish nor ack comes out in order, headers apart."""
-    core, _ = core_and_gate()
+    core, gate = core_and_gate()
     status = b"HMSG _INBOX.t.1 7 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"
     core.feed(
         b'INFO {"a": 1}\r\nPING\r\n'
@@ -251,7 +267,7 @@ def test_control_lines_and_requests_are_handed_on():
         NOW,
     )
     assert core.control == [b'INFO {"a": 1}', b"PING", b"-ERR 'x y'", b"PONG", b"+OK"]
-    assert [(m.sid, m.subject, m.reply, m.headers, m.payload) for m in core.messages] == [
+    assert [(m.sid, m.subject, m.reply, m.headers, m.payload) for m in gate.messages] == [
         (5, b"_STAN.sub.c", b"r", b"", b"body"),
         (7, b"_INBOX.t.1", b"", b"NATS/1.0 503\r\n\r\n", b""),
     ]
@@ -327,12 +343,12 @@ def test_window_equals_a_plain_set(first, sent, offsets, sizes):
 
 def test_ack_of_another_channel_or_inbox_is_ignored():
     """B110, B111: the ack must name the channel of the subscription whose inbox it came on."""
-    core, _ = core_and_gate()
+    core, gate = core_and_gate()
     sub = subscription(core, 1, 3)
     core.feed(ack(1, "bar") + msg(b"_INBOX.a.other", 2, b"", Ack(subject="foo", sequence=1).SerializeToString()), NOW)
     core.feed(msg(b"_INBOX.a.s", 2, b"", b"dummy") + msg(b"_INBOX.a.s", 2, b"", b""), NOW)
     assert sub.pending(1, 3) == [1, 2, 3]
-    assert core.messages == []
+    assert gate.messages == []
 
 
 def test_ack_in_unusual_encoding_counts():

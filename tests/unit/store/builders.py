@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from server.protocol.stan_pb2 import MsgProto
 from store import block, entry
+from store.directory import DataDirectory
 from store.machine.apply import apply_entry
 from store.machine.state import Result, State
 from store.operations import Append, ConnectClient, CreateChannel, InitCluster, Limits, Operation, Subscribe
@@ -147,14 +148,20 @@ class Host:
 
     def open(self, directory: Path | None, **options: object) -> Store:
         """Open a store whose completions come here; a FILE store unless `directory` is None."""
-        arguments = {"kind": "FILE" if directory else "MEMORY", **IDENTITY, **options}
-        return open_store(
-            directory,
-            post=self.posted.put,
-            on_durable=self.durable.append,
-            on_fatal=self.fatal.append,
-            **arguments,
-        )
+        locked = DataDirectory(directory) if directory else None
+        arguments = {**IDENTITY, **options}
+        try:
+            return open_store(
+                locked,
+                post=self.posted.put,
+                on_durable=self.durable.append,
+                on_fatal=self.fatal.append,
+                **arguments,
+            )
+        except BaseException:
+            if locked is not None:
+                locked.unlock()
+            raise
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from random import Random
 
+from store.directory import DataDirectory
 from store.store import open_store
 from tests.unit.store.builders import IDENTITY, Host, LogEntry
 from tests.unit.store.random_log import RandomLog
@@ -31,8 +32,7 @@ def main(directory: Path, seed: int, count: int) -> None:
 
     host = Host()
     store = open_store(
-        directory,
-        kind="FILE",
+        DataDirectory(directory),
         post=host.posted.put,
         on_durable=lambda index: print(f"durable {index}", flush=True),
         on_fatal=stop,

@@ -3,6 +3,7 @@
 from random import Random
 
 from store.operations import (
+    BeginLeadership,
     CleanStop,
     CloseClient,
     CloseSubscription,
@@ -98,7 +99,7 @@ class RandomLog:
                 durable=random.choice(DURABLES),
                 last_sent=last_sent,
             )
-        return CleanStop()
+        return random.choice([CleanStop(), BeginLeadership(5)])
 
     def known_subscription(self, subscription_id: int) -> Operation:
         known = self.machine.state.subscriptions[subscription_id]

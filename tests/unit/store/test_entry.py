@@ -11,6 +11,7 @@ from store import block, entry, entry_pb2
 from store.errors import EntryError, FormatVersionError
 from store.operations import (
     Append,
+    BeginLeadership,
     CleanStop,
     CloseClient,
     CloseSubscription,
@@ -46,6 +47,7 @@ kinds = {
     Unsubscribe: st.builds(Unsubscribe, u64),
     Progress: st.builds(Progress, u64, u64, u64, st.lists(st.tuples(u64, u64), max_size=4).map(tuple)),
     CleanStop: st.just(CleanStop()),
+    BeginLeadership: st.builds(BeginLeadership, u64),
 }
 operations = st.one_of(*kinds.values())
 appends = st.tuples(st.builds(Append, u64, u64, u64, st.just(0), i64), blocks)

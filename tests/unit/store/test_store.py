@@ -8,10 +8,12 @@ import pytest
 from store import entry
 from store.constants import SPLIT_MAX_BYTES
 from store.digest import digest
+from store.directory import DataDirectory
 from store.errors import CorruptionError, DirectoryInUseError, IdentityError, InvariantError, StoreError, WriteError
 from store.lmdb import environment, layout
 from store.machine.state import Block
 from store.operations import (
+    BeginLeadership,
     CleanStop,
     CloseClient,
     CloseSubscription,
@@ -221,16 +223,17 @@ def test_each_operation_reaches_the_disk(tmp_path, operation):
         assert digest(store) == expected
 
 
-def test_leadership_reaches_the_disk(tmp_path):
-    """How many leaders relied on a CleanStop is part of the state (B394)."""
+def test_suspects_reach_the_disk(tmp_path):
+    """What an earlier leader may have sent is part of the state, and survives the next restart (B394)."""
     with opened(tmp_path) as (store, _):
-        setup(store, CleanStop())
-        store.apply([no_op(2)])
+        setup(store, subscribe(1, last_sent=0))
+        fill(store, 10)
+        store.apply([log_entry(store.last_applied()[0] + 1, [BeginLeadership(6)])])
+        assert store.state.subscriptions[1].suspect_to == 6
+        store.apply([log_entry(store.last_applied()[0] + 1, [CleanStop()])])
     with opened(tmp_path) as (store, _):
+        assert store.state.subscriptions[1].suspect_to == 6
         assert store.state.progress_is_exact
-        store.apply([no_op(3)])
-    with opened(tmp_path) as (store, _):
-        assert not store.state.progress_is_exact
 
 
 def test_restart_does_not_read_messages(tmp_path):
@@ -336,8 +339,7 @@ def test_owner_whose_loop_is_closed_can_still_close(tmp_path):
 
     host = Host()
     store = open_store(
-        tmp_path,
-        kind="FILE",
+        DataDirectory(tmp_path),
         cluster_id="c",
         node_id="n",
         incarnation="i",

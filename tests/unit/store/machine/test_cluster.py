@@ -2,10 +2,9 @@
 
 import pytest
 
-from store.machine.apply import apply_no_op
 from store.machine.state import Refusal
-from store.operations import CleanStop, InitCluster
-from tests.unit.store.builders import Machine, connect
+from store.operations import BeginLeadership, CleanStop, CloseSubscription, CreateChannel, InitCluster, Limits
+from tests.unit.store.builders import Machine, append, connect, messages, subscribe
 
 
 def test_identity_is_set_once():
@@ -41,15 +40,47 @@ def test_clean_stop_makes_progress_exact_until_anything_follows():
     assert not machine.state.progress_is_exact
 
 
-def test_only_one_leader_may_rely_on_a_clean_stop():
-    """The first leader may have sent before its first entry: the second one must not trust the mark (B394)."""
+@pytest.fixture
+def machine():
+    """Ten messages; subscription 1 was sent three, durable 2 five and is offline, durable 3 all."""
     machine = Machine()
-    apply_no_op(machine.state)
-    machine.apply(CleanStop())
-    apply_no_op(machine.state)
-    assert machine.state.progress_is_exact
-    apply_no_op(machine.state)
-    assert not machine.state.progress_is_exact
-    machine.apply(CleanStop())
-    apply_no_op(machine.state)
-    assert machine.state.progress_is_exact
+    operation, block = append(1, 1, messages(1, 10))
+    machine.apply(
+        InitCluster("c", "t"), CreateChannel(1, "foo", Limits(0, 0, 0)), connect("me"), operation, blocks=[block]
+    )
+    machine.apply(subscribe(1, last_sent=3), subscribe(2, durable="off", last_sent=5), subscribe(3, last_sent=10))
+    machine.apply(CloseSubscription(2))
+    return machine
+
+
+def suspects(machine):
+    return [machine.state.subscriptions[number].suspect_to for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("send_ahead", "expected"), [(4, 7), (7, 10), (100, 10), (0, 0)])
+def test_leader_after_an_unclean_stop_suspects_what_may_have_been_sent(machine, send_ahead, expected):
+    """B394: of online subscriptions, up to the channel's end and no further than the earlier leader could send."""
+    assert machine.one(BeginLeadership(send_ahead)) is None
+    assert suspects(machine) == [expected, 0, 0]
+
+
+def test_leader_after_a_clean_stop_suspects_nothing(machine):
+    """A false mark is harmless, but a clean stop needs none."""
+    machine.one(CleanStop())
+    machine.one(BeginLeadership(100))
+    assert suspects(machine) == [0, 0, 0]
+
+
+def test_clean_stop_serves_one_leader_only(machine):
+    """The first leader's entries end it: what that one sends, the second must suspect (B394)."""
+    machine.one(CleanStop())
+    machine.one(BeginLeadership(100))
+    machine.one(BeginLeadership(4))
+    assert suspects(machine) == [7, 0, 0]
+
+
+def test_suspicion_is_not_taken_back(machine):
+    """A later leader that could have sent less does not clear what an earlier one could."""
+    machine.one(BeginLeadership(7))
+    machine.one(BeginLeadership(1))
+    assert suspects(machine) == [10, 0, 0]
