@@ -79,7 +79,9 @@ def open_data(
     writer: FileWriter | None = None
     try:
         journal = _open_journal(directory, options.cluster_id)
-        writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, on_failure=on_fatal)
+        writer = FileWriter(
+            journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=on_fatal
+        )
         store = open_store(
             directory,
             cluster_id=journal.identity.cluster_id,

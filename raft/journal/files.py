@@ -150,9 +150,14 @@ class JournalFiles:
         active.last_index = group.last_index
         self._first_index = group.first_index
 
+    @property
+    def has_to_recycle(self) -> bool:
+        """Whether `recycle` has anything to do."""
+        return len(self._segments) > 1 and self._segments[0].last_index < self._first_index
+
     def recycle(self) -> None:
         """Take files out of the journal that hold nothing needed. Raises SyncFailedError."""
-        while len(self._segments) > 1 and self._segments[0].last_index < self._first_index:
+        while self.has_to_recycle:
             segment = self._segments.pop(0)
             with self._durably(segment.file):
                 # A file with a group of its own size would keep that size.

@@ -9,11 +9,13 @@ Rules:
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 from raft.constants import PREPARE_IDLE_S
 
 from .files import JournalFiles
+from .inline_rule import InlineRule
 from .log import WriteGroup
 
 Done: TypeAlias = Callable[[WriteGroup], object]
@@ -53,19 +55,46 @@ class MemoryWriter:
 
 
 class FileWriter:
-    """A daemon thread that owns `files` and closes them when it ends."""
+    """A daemon thread that owns `files` and closes them when it ends; on a fast disk the caller writes small groups itself.
 
-    def __init__(self, files: JournalFiles, *, post: Post, on_failure: Callable[[BaseException], object]) -> None:
+    `post` may be called from any thread, `post_here` from the caller's only (such as `loop.call_soon`).
+    """
+
+    def __init__(
+        self,
+        files: JournalFiles,
+        *,
+        post: Post,
+        post_here: Post,
+        on_failure: Callable[[BaseException], object],
+        rule: InlineRule | None = None,
+    ) -> None:
         self._files = files
         self._post = post
+        self._post_here = post_here
         self._on_failure = on_failure
+        self._rule = InlineRule() if rule is None else rule
+        self._files_lock = threading.Lock()
+        self._is_failed = False
         self._jobs: SimpleQueue[tuple[WriteGroup, Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
     def submit(self, group: WriteGroup, done: Done) -> None:
         """Write and sync `group`, then post `done(group)`. After a failure neither happens."""
-        self._jobs.put((group, done))
+        if (
+            self._rule.allows(group.record_bytes)
+            and not self._files.has_to_recycle
+            and self._files_lock.acquire(blocking=False)
+        ):
+            try:
+                self._write(group, done, self._post_here)
+            except BaseException as error:  # noqa: BLE001  # as in the thread: the owner must stop
+                self._post_here(self._on_failure, error)
+            finally:
+                self._files_lock.release()
+        else:
+            self._jobs.put((group, done))
 
     def close(self) -> None:
         """Write what was submitted, then end the thread and close the files. Blocks until then."""
@@ -75,14 +104,24 @@ class FileWriter:
     def _run(self) -> None:
         try:
             while (job := self._next_job()) is not None:
-                group, done = job
-                self._files.write(group)
-                self._post(done, group)
-                self._files.recycle()
+                with self._files_lock:
+                    self._write(*job, self._post)
+                    self._files.recycle()
         except BaseException as error:  # noqa: BLE001  # the thread's top: whatever ended it, the owner must stop too
             self._post(self._on_failure, error)
         finally:
             self._files.close()
+
+    def _write(self, group: WriteGroup, done: Done, post: Post) -> None:
+        """Write, sync and tell; with the lock of the files."""
+        if self._is_failed:
+            return
+        self._is_failed = True  # until it is known better
+        begin = perf_counter()
+        self._files.write(group)
+        self._rule.took(group.record_bytes, perf_counter() - begin)
+        self._is_failed = False
+        post(done, group)
 
     def _next_job(self) -> tuple[WriteGroup, Done] | None:
         """Wait for the next job; prepare files ahead while there is none."""
@@ -90,7 +129,9 @@ class FileWriter:
             try:
                 return self._jobs.get(timeout=PREPARE_IDLE_S)
             except Empty:
-                self._files.prepare()
+                with self._files_lock:
+                    if not self._is_failed:
+                        self._files.prepare()
         return self._jobs.get()
 
 

@@ -552,7 +552,9 @@ class FileMember:
         self.store = store
         self.leading, self.fatal = asyncio.Event(), loop.create_future()
         journal = open_journal(directory, cluster_id="c", node_id="a", new_incarnation="0" * 32)
-        self.writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, on_failure=self.fail)
+        self.writer = FileWriter(
+            journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=self.fail
+        )
         self.node = RaftNode(
             node_id="a",
             peers=(),

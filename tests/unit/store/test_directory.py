@@ -39,9 +39,7 @@ def test_second_owner_is_refused(tmp_path):
         assert owner.stdout.readline() == b"held\n"
         with pytest.raises(DirectoryInUseError) as caught:
             DataDirectory(tmp_path)
-        assert str(caught.value) == (
-            f'directory "{tmp_path}" is used by another process; stop it or choose another directory'
-        )
+        assert str(caught.value) == (f'store "{tmp_path}" is in use by another process')
         owner.kill()
         owner.wait()
     DataDirectory(tmp_path).unlock()

@@ -23,7 +23,9 @@ def say(*words: object) -> None:
 async def run(journal: OpenJournal, count: int) -> None:
     loop = asyncio.get_running_loop()
     failure: asyncio.Future[BaseException] = loop.create_future()
-    writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, on_failure=failure.set_result)
+    writer = FileWriter(
+        journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=failure.set_result
+    )
     log = journal.log
     first = log[-1][1] + 1 if len(log) else 1
     for index in range(first, first + count):

@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from raft.errors import SyncFailedError
+from raft.journal.inline_rule import InlineRule
 from raft.journal.log import Log
 from raft.journal.writer import FileWriter, MemoryWriter
 from tests.unit.raft.journal.journals import command, open_small, segments, state
@@ -38,7 +41,7 @@ async def test_group_is_durable_when_done(tmp_path):
     """When `done` is called the group is in the file: a copy taken at that moment recovers it."""
     journal = open_small(tmp_path / "j")
     loop = asyncio.get_running_loop()
-    writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, on_failure=pytest.fail)
+    writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=pytest.fail)
     for index in range(1, 12):
         journal.log.add(command(index), index, 1)
         await written(writer, journal.log)
@@ -59,7 +62,10 @@ async def test_close_writes_what_was_submitted(tmp_path):
     journal = open_small(tmp_path)
     posted = []
     writer = FileWriter(
-        journal.files, post=lambda call, argument: posted.append((call, argument)), on_failure=pytest.fail
+        journal.files,
+        post=lambda call, argument: posted.append((call, argument)),
+        post_here=pytest.fail,
+        on_failure=pytest.fail,
     )
     groups = []
     for index in range(1, 21):
@@ -78,7 +84,12 @@ async def test_close_writes_what_was_submitted(tmp_path):
 async def test_trimmed_files_are_taken_out(tmp_path):
     """A journal that is trimmed as it grows stays small."""
     journal = open_small(tmp_path)
-    writer = FileWriter(journal.files, post=asyncio.get_running_loop().call_soon_threadsafe, on_failure=pytest.fail)
+    writer = FileWriter(
+        journal.files,
+        post=asyncio.get_running_loop().call_soon_threadsafe,
+        post_here=asyncio.get_running_loop().call_soon,
+        on_failure=pytest.fail,
+    )
     for index in range(1, 41):
         journal.log.add(command(index), index, 1)
         journal.log.trim(index - 2)
@@ -92,7 +103,7 @@ async def test_idle_writer_prepares_files(tmp_path):
     """While nothing comes, zeros are written ahead, and the next group is written all the same."""
     journal = open_small(tmp_path)
     loop = asyncio.get_running_loop()
-    writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, on_failure=pytest.fail)
+    writer = FileWriter(journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=pytest.fail)
     async with asyncio.timeout(DEADLINE_S):
         while journal.files.can_prepare:
             await asyncio.sleep(0)
@@ -143,3 +154,73 @@ def test_full_disk_while_preparing_is_no_failure(tmp_path):
     journal = open_small(tmp_path)
     assert journal.log[:] == [(command(1), 1, 1)]
     journal.files.close()
+
+
+class AlwaysInline(InlineRule):
+    """Whatever the disk is like."""
+
+    def allows(self, group_bytes):
+        return True
+
+
+@pytest.mark.asyncio
+async def test_caller_and_thread_write_one_journal(tmp_path):
+    """Groups written by the caller and by the thread, in any mix and over rolls, are one journal."""
+    journal = open_small(tmp_path)
+    loop = asyncio.get_running_loop()
+    rule = Alternating()
+    writer = FileWriter(
+        journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=pytest.fail, rule=rule
+    )
+    for index in range(1, 200):
+        journal.log.add(command(index), index, 1)
+        await written(writer, journal.log)
+        if index % 20 == 0:
+            journal.log.trim(index - 5)
+    writer.close()
+    assert rule.asked > 50
+    again = open_small(tmp_path)
+    assert state(again) == state(journal)
+    again.files.close()
+
+
+class Alternating(InlineRule):
+    """Every other group."""
+
+    asked = 0
+
+    def allows(self, group_bytes):
+        self.asked += 1
+        return self.asked % 2 == 0
+
+
+@pytest.mark.asyncio
+async def test_failure_of_the_caller_is_the_last_word_too(tmp_path):
+    """A refused write by the caller is told once, and neither caller nor thread writes anything more."""
+    journal = open_small(tmp_path)
+    loop = asyncio.get_running_loop()
+    failed = loop.create_future()
+    rule = AlwaysInline()
+    writer = FileWriter(
+        journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=failed.set_result, rule=rule
+    )
+    journal.log.add(command(1), 1, 1)
+    await written(writer, journal.log)
+    before = {file.name: file.read_bytes() for file in segments(tmp_path)}
+    os.close(journal.files._descriptor)  # the next write gets EBADF
+    journal.log.add(command(2), 2, 1)
+    writer.submit(journal.log.take(), pytest.fail)
+    error = await asyncio.wait_for(failed, DEADLINE_S)
+    assert isinstance(error, SyncFailedError)
+    assert isinstance(error.__cause__, OSError)
+    writer.submit(group_of(3), pytest.fail)
+    journal.files._descriptor = os.open(os.devnull, os.O_RDONLY)
+    writer.close()
+    await asyncio.sleep(0)
+    assert {file.name: file.read_bytes() for file in segments(tmp_path)} == before
+
+
+def group_of(index):
+    log = Log([(command(index - 1), index - 1, 1)])
+    log.add(command(index), index, 1)
+    return log.take()
