@@ -47,6 +47,10 @@ class Clients:
         for connection in self._connections:
             await connection.close()
 
+    def forget(self) -> None:
+        """Close nothing at the end but the connections: the server is gone."""
+        self._clients.clear()
+
     async def connect(
         self, client_id: str | None = None, *, identity: ClientIdentity | None = None, cluster_id: str = "test-cluster"
     ) -> RawClient:
