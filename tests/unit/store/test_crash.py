@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from store.digest import digest
+from tests.support.store_digest import digest
 from tests.unit.store.builders import opened
 from tests.unit.store.crash_child import FATAL_STATUS, log
 

@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.digest import digest
 from store.machine.state import Block
+from tests.support.store_digest import digest
 from tests.unit.store.builders import Host, opened
 from tests.unit.store.random_log import RandomLog
 

@@ -7,7 +7,6 @@ import pytest
 
 from store import entry
 from store.constants import SPLIT_MAX_BYTES
-from store.digest import digest
 from store.directory import DataDirectory
 from store.errors import CorruptionError, DirectoryInUseError, IdentityError, InvariantError, StoreError, WriteError
 from store.lmdb import environment, layout
@@ -27,6 +26,7 @@ from store.operations import (
     Unsubscribe,
 )
 from store.store import open_store
+from tests.support.store_digest import digest
 from tests.unit.store.builders import (
     IDENTITY,
     SETUP,

@@ -2,7 +2,6 @@
 
 import pytest
 
-from store.digest import digest_state
 from store.errors import CorruptionError
 from store.lmdb import layout
 from store.lmdb.batch import collect
@@ -10,6 +9,7 @@ from store.lmdb.environment import Identity, open_environment
 from store.lmdb.load import load
 from store.lmdb.transaction import write
 from store.operations import CloseSubscription, Expire, Progress
+from tests.support.store_digest import digest_state
 from tests.unit.store.builders import SETUP, Machine, connect, messages, subscribe
 
 

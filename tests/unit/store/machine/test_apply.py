@@ -2,7 +2,6 @@
 
 import pytest
 
-from store.digest import digest_state
 from store.machine.state import Refusal
 from store.operations import (
     CleanStop,
@@ -17,6 +16,7 @@ from store.operations import (
     SetLimits,
     Unsubscribe,
 )
+from tests.support.store_digest import digest_state
 from tests.unit.store.builders import SETUP, UNLIMITED, Machine, append, connect, messages, subscribe
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from store.digest import digest
 from store.operations import CleanStop, CloseSubscription, Expire, InitCluster, Limits, Progress, SetLimits
+from tests.support.store_digest import digest
 from tests.unit.store.builders import SETUP, append, connect, log_entry, message, messages, opened, subscribe
 
 
