@@ -10,6 +10,7 @@ from raft.errors import SyncFailedError
 from raft.journal.files import open_journal
 from raft.journal.writer import FileWriter
 from raft.node import RaftNode
+from raft.proposals import Unknown
 from tests.unit.raft.test_node import Store
 
 
