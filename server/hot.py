@@ -354,15 +354,20 @@ class Core:
                 self.missing_bytes = stop + 2 - end
                 return
             kind = line.kind
-            if kind == KIND_PUBLISH:
+            if kind == KIND_PUBLISH and not line.header_bytes:
                 pos = self.feed_publishes(data, pos, start, stop, line)
-            elif kind == KIND_ACK:
+                continue
+            if kind == KIND_ACK and not line.header_bytes:
                 pos = self.feed_acks(data, pos, start, stop, line.subscription)
-            else:
-                if kind == KIND_OTHER:
-                    body = start + line.header_bytes
-                    self.handle(Message(line.sid, line.subject, line.reply, data[start:body], data[body:stop]))
-                pos = stop + 2
+                continue
+            pos = stop + 2
+            body = start + line.header_bytes
+            if kind == KIND_OTHER:
+                self.handle(Message(line.sid, line.subject, line.reply, data[start:body], data[body:stop]))
+            elif kind == KIND_PUBLISH:  # with headers, which STAN has no use for
+                self.general_publish(line, data[body:stop])
+            elif kind == KIND_ACK:
+                self.general_ack(line.subscription, data[body:stop])
 
     def feed_publishes(self, data: bytes, pos: int, start: int, stop: int, line: Line) -> int:
         """Take the publish at `start..stop` and those behind it that look alike. Returns where they end."""
@@ -519,12 +524,12 @@ class Core:
         line = Line(KIND_OTHER, tokens[1], sid, reply, header_bytes)
         if has_headers and header_bytes > _parse_size(tokens[-1], text):
             raise ProtocolError("header longer than message", line=text[:128])
-        if sid == self.publish_sid and not has_headers:
+        if sid == self.publish_sid:
             line.kind = KIND_PUBLISH
         elif sid == self.ack_sid:
             line.kind = KIND_IGNORED
             subscription = self.ack_subjects.get(tokens[1])
-            if subscription is not None and not has_headers:
+            if subscription is not None:
                 line.kind = KIND_ACK
                 line.subscription = subscription
         if line.kind != KIND_OTHER:

@@ -273,6 +273,25 @@ def test_control_lines_and_requests_are_handed_on():
     ]
 
 
+def test_headers_of_publishes_and_acks_are_stripped():
+    """A layer that adds NATS headers, for tracing say, changes nothing: STAN has no headers."""
+    core, gate = core_and_gate()
+    sub = subscription(core, 1, 3)
+    headers = b"NATS/1.0\r\na: b\r\n\r\n"
+
+    def with_headers(subject, sid, reply, payload):
+        size = len(headers) + len(payload)
+        return b"HMSG %b %d%b %d %d\r\n%b%b\r\n" % (subject, sid, reply, len(headers), size, headers, payload)
+
+    one = PubMsg(clientID="a", guid="g" * 22, subject="foo", data=b"z", connID=b"c" * 22).SerializeToString()
+    for _ in range(3):
+        core.feed(with_headers(PREFIX + b"foo", 1, b" r", one), NOW)
+    core.feed(with_headers(b"_INBOX.a.s", 2, b"", Ack(subject="foo", sequence=2).SerializeToString()), NOW)
+    assert [MsgProto.FromString(record).data for record in gate.channels["foo"].records] == [b"z"] * 3
+    assert [ack.guid for _, ack in pub_acks(core.acks)] == ["g" * 22] * 3
+    assert sub.pending(1, 3) == [1, 3]
+
+
 @pytest.mark.parametrize(
     "line",
     [
