@@ -7,6 +7,7 @@ applying. What the leadership writes is parsed back into frames, in order.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -30,6 +31,7 @@ from tests.support.moved_loop import NS, MovedLoop
 CLUSTER_ID = "test-cluster"
 EPOCH_NS = 1_700_000_000 * NS
 MAX_PAYLOAD = 1024 * 1024
+DEADLINE_S = 20.0
 
 _M = TypeVar("_M", bound=Message)
 
@@ -53,13 +55,15 @@ class LogEntry(NamedTuple):
 class FakeNats:
     """The server's connection: subscriptions, what was written, and whether anybody can be reached."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
         self.is_connected = True
         self.is_writable = True
         self.max_payload = MAX_PAYLOAD
         self.is_reading = True
         self.subjects: dict[int, str] = {}
         self.ended: list[str] = []
+        self.on_barrier: Callable[[], None] = lambda: None
         self.writes: list[bytes] = []
         self._sids = 0
 
@@ -72,6 +76,7 @@ class FakeNats:
         self.ended.append(self.subjects.pop(sid))
 
     async def barrier(self) -> None:
+        self.on_barrier()
         if not self.is_connected:
             raise NatsUnavailableError("down")
 
@@ -82,6 +87,7 @@ class FakeNats:
         self.is_reading = True
 
     def write(self, parts: Sequence[bytes]) -> bool:
+        self.events.append("write")
         if self.is_connected:
             self.writes.append(b"".join(parts))
         return self.is_connected
@@ -113,6 +119,7 @@ class FakeLog:
 
     loop: MovedLoop
     store: Store
+    events: list[str]
     term: int = 1
     is_applying_at_once: bool = True
     is_leader: bool = True
@@ -122,6 +129,7 @@ class FakeLog:
     def propose(self, parts: Sequence[bytes], done: Callable[[Outcome], None]) -> int:
         if not self.is_leader:
             raise NotLeaderError(None)
+        self.events.append("propose")
         self.proposed.append(SentEntry(b"".join(parts), done))
         if self.is_applying_at_once:
             self.loop.call_soon(self._apply_if_any)
@@ -241,27 +249,27 @@ class Client:
 class Leader:
     """One node that leads. `restart` makes the next leadership on the same store."""
 
-    def __init__(
-        self, *, limits: Limits | None = None, pending_bytes: Callable[[], int] | None = None, **options: object
-    ) -> None:
+    def __init__(self, *, limits: Limits | None = None, **options: object) -> None:
         self.loop = MovedLoop()
-        self.nats = FakeNats()
+        self.events: list[str] = []
+        """Each `propose` to the log and `write` to NATS, in order."""
+        self.nats = FakeNats(self.events)
         self.options = Options(cluster_id=CLUSTER_ID, limits=limits or Limits(), **options)  # type: ignore[arg-type]
         self.fatal: list[BaseException] = []
         self.wall_offset_ns = EPOCH_NS
-        self.posted: list[Callable[[], None]] = []
+        self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.store = open_store(
             None,
             cluster_id=CLUSTER_ID,
             node_id="a",
             incarnation="0011223344556677",
-            post=lambda function: None,  # the writer is not let on: what is applied stays in memory
-            on_durable=lambda index: None,
+            post=self.posted.put,
+            on_durable=lambda index: self.leadership.on_durable(),
             on_fatal=self.fatal.append,
         )
         self.core = hot.Core(_admit_nothing, lambda message: None, MAX_PAYLOAD)
         self.outbox = Outbox(self.nats.write, self.loop)
-        self.log = FakeLog(self.loop, self.store)
+        self.log = FakeLog(self.loop, self.store, self.events)
         self.frames_read: list[Frame] = []
         self.leadership: Leadership
 
@@ -308,6 +316,12 @@ class Leader:
     def stop(self) -> None:
         """Orderly stop."""
         self.loop.run_task(self.leadership.stop())
+
+    def let_store_write(self) -> None:
+        """Until now what was applied is only in memory: let all of it become durable."""
+        while self.store.durable_index() < self.store.last_applied()[0]:
+            self.posted.get(timeout=DEADLINE_S)()
+        self.loop.run()
 
     def wall_ns(self) -> int:
         """The wall clock: moves with the loop."""
