@@ -200,7 +200,7 @@ async def test_child_that_fails_again_and_again_is_fatal(tmp_path: Path, monkeyp
     monkeypatch.setattr(backoff, "DELAY_MIN_NS", 1_000_000)
     real = find()
     flag = tmp_path / "started"
-    once = script(tmp_path / "once", f'[ -e {flag} ] && exit 3; touch {flag}; exec {real} "$@"')
+    once = script(tmp_path / "once", f'[ -e "{flag}" ] && exit 3; touch "{flag}"; exec "{real}" "$@"')
     watched = Watched(ChildConfig(host=HOST, port=-1), once)
     await watched.supervisor.start()
     os.kill(watched.supervisor.statistics().pid, signal.SIGKILL)
@@ -285,5 +285,5 @@ def test_child_dies_with_us_by_the_kernel_signal_alone() -> None:
 def test_child_dies_with_us_by_the_pipe_alone(tmp_path: Path) -> None:
     """O119: a program that loses the death signal, as one with file capabilities does, is ended by the pipe."""
     clear = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 0); os.execv(sys.argv[1], sys.argv[1:])"
-    deaf = script(tmp_path / "deaf", f"exec {sys.executable} -I -S -c '{clear}' {find()} \"$@\"")
+    deaf = script(tmp_path / "deaf", f"exec '{sys.executable}' -I -S -c '{clear}' '{find()}' \"$@\"")
     wait_served(orphaned(deaf), served=False, timeout_s=20)
