@@ -41,9 +41,10 @@ async def run(options: Options) -> int:
     node = Node(options, asyncio.get_running_loop())
     try:
         await node.start()
-        return await node.ended
+        status = await node.ended
     finally:
         await node.stop()
+    return EXIT_FATAL if node.is_fatal else status  # what fails while stopping counts as well
 
 
 class Node:
@@ -55,7 +56,7 @@ class Node:
         self._clock = SystemClock()
         self.ended: asyncio.Future[int] = loop.create_future()
         """Exit status, set by the first signal or fatal error."""
-        self._is_fatal = False
+        self.is_fatal = False
         self._is_stopping = False
         self._begun: asyncio.Future[None] = loop.create_future()
         """The first leadership has begun, or could not."""
@@ -123,9 +124,9 @@ class Node:
         if self._leading is not None:
             self._leading.cancel()
             await asyncio.wait([self._leading])
-        if self._leadership is not None and not self._is_fatal:
+        if self._leadership is not None and not self.is_fatal:
             await self._stop_leadership(self._leadership)
-        if self._raft is not None and not self._is_fatal:
+        if self._raft is not None and not self.is_fatal:
             await self._raft.close()
         if self._data is not None:
             self._close_data(self._data)
@@ -139,7 +140,7 @@ class Node:
             data.close()
         except (StoreError, RaftError) as error:
             logger.error("data could not be closed in order: %s", error)  # noqa: TRY400  the reason was told
-            self._is_fatal = True
+            self.is_fatal = True
 
     def _failed_writing(self, error: BaseException) -> None:
         """Journal or store cannot be written: nothing may be acknowledged from here on."""
@@ -150,14 +151,14 @@ class Node:
 
     def fail(self, error: BaseException) -> None:
         """A fatal error: log the reason, end with status 1 (O196). Nothing acked is lost: the journal has it."""
-        self._is_fatal = True
-        if not self.ended.done():
+        if not self.is_fatal:
             logger.critical(
                 "%s",
                 error,
                 exc_info=None if isinstance(error, (OSError, ServerError, StoreError, RaftError)) else error,
             )
-            self.ended.set_result(EXIT_FATAL)
+        self.is_fatal = True
+        self._stop_with(EXIT_FATAL)
 
     def _stop_with(self, status: int) -> None:
         if not self.ended.done():
@@ -220,7 +221,6 @@ class Node:
         assert self._connection is not None
         self._core.reset_connection()
         self._core.forget_lines()
-        self._core.max_payload = self._connection.max_payload
         if self._leadership is not None:
             self._leadership.on_connected()
 
@@ -255,6 +255,7 @@ class Node:
                 wall_ns=self._clock.now_ns,
                 monotonic_ns=self._clock.monotonic_ns,
                 on_fatal=self.fail,
+                is_disk_low=self._disk_watch is not None and self._disk_watch.is_low,
             )
         )
         try:

@@ -31,8 +31,8 @@ class DiskWatch:
 
     def start(self) -> None:
         """Look now and then every ROUND_S."""
+        self._timer = self.loop.call_later(ROUND_S, self.start)  # first: a look that fails must not be the last one
         self.look(free_bytes(self.directory))
-        self._timer = self.loop.call_later(ROUND_S, self.start)
 
     def look(self, free: int) -> None:
         """Compare the free space with the marks."""

@@ -146,6 +146,11 @@ class Subscription:
         self.skipped.append((self.next_seq, next_seq - 1))
         self.next_seq = next_seq
 
+    def recover_acked(self, first: int, last: int) -> None:
+        """`first..last`, sent and above the floor, were acked out of order before this view was made."""
+        self.window[first - self.base : last + 1 - self.base] = b"\x01" * (last + 1 - first)
+        self.ahead += last + 1 - first
+
     def ack(self, seq: int) -> bool:
         """Take one ack; False when `seq` was not pending (B246)."""
         if seq < self.floor or seq >= self.next_seq or self.window[seq - self.base]:
@@ -245,6 +250,16 @@ class Message:
         self.payload: bytes = payload
 
 
+class Observer:
+    """Is told about every publish and ack that takes the general path; with tracing that is all of them."""
+
+    def published(self, message: PubMsg) -> None:
+        """A publish was decoded."""
+
+    def acked(self, subscription_id: int, channel: str, seq: int) -> None:
+        """An ack was decoded."""
+
+
 class Core:
     """Parser state, the open batch of publishes, and what the last `feed` found."""
 
@@ -258,6 +273,8 @@ class Core:
         self.admit: Callable[[PubMsg, bytes], Channel] = admit
         self.handle: Callable[[Message], None] = handle
         self.max_payload: int = max_payload
+        self.observer: Observer = Observer()
+        self.is_traced: bool = False
         self.publish_sid: int = -1
         self.ack_sid: int = -1
         self.ack_subjects: dict[bytes, Subscription] = {}
@@ -278,6 +295,11 @@ class Core:
         self.touched: list[Subscription] = []
         self.publish_count: int = 0
         self.general_count: int = 0
+
+    def trace(self, observer: Observer) -> None:
+        """From now on every publish and ack goes the general path, and `observer` is told."""
+        self.observer = observer
+        self.is_traced = True
 
     def reset_connection(self) -> None:
         """Forget a half-read message: the connection is a new one."""
@@ -354,17 +376,17 @@ class Core:
                 self.missing_bytes = stop + 2 - end
                 return
             kind = line.kind
-            if kind == KIND_PUBLISH and not line.header_bytes:
+            if kind == KIND_PUBLISH and not line.header_bytes and not self.is_traced:
                 pos = self.feed_publishes(data, pos, start, stop, line)
                 continue
-            if kind == KIND_ACK and not line.header_bytes:
+            if kind == KIND_ACK and not line.header_bytes and not self.is_traced:
                 pos = self.feed_acks(data, pos, start, stop, line.subscription)
                 continue
             pos = stop + 2
             body = start + line.header_bytes
             if kind == KIND_OTHER:
                 self.handle(Message(line.sid, line.subject, line.reply, data[start:body], data[body:stop]))
-            elif kind == KIND_PUBLISH:  # with headers, which STAN has no use for
+            elif kind == KIND_PUBLISH:  # traced, or with headers, which STAN has no use for
                 self.general_publish(line, data[body:stop])
             elif kind == KIND_ACK:
                 self.general_ack(line.subscription, data[body:stop])
@@ -547,6 +569,7 @@ class Core:
             self.reply_error(line.reply, "", responses.INVALID_PUBLISH)
             return
         guid = message.guid
+        self.observer.published(message)
         try:
             channel = self.admit(message, line.subject)
         except RequestError as error:
@@ -577,9 +600,12 @@ class Core:
             line.template = _learn(message, encoded, payload, channel, head, ack_head)
 
     def reply_error(self, reply: bytes, guid: str, text: str) -> None:
-        """Answer a refused publish at once (B90): it is in no batch."""
-        if reply:
-            payload = PubAck(guid=guid, error=text).SerializeToString()
+        """Answer a refused publish at once (B90): it is in no batch.
+
+        A guid so large that NATS would not carry the answer gets none: sending it would end our connection.
+        """
+        payload = PubAck(guid=guid, error=text).SerializeToString()
+        if reply and len(payload) <= self.max_payload:
             self.replies.append(b"PUB %b %d\r\n%b\r\n" % (reply, len(payload), payload))
 
     def general_ack(self, subscription: Subscription, payload: bytes) -> None:
@@ -588,6 +614,7 @@ class Core:
             ack = Ack.FromString(payload)
         except DecodeError:
             return
+        self.observer.acked(subscription.subscription_id, ack.subject, ack.sequence)
         if ack.subject == subscription.channel.name and subscription.ack(ack.sequence):
             self.touch(subscription)
 

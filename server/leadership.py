@@ -7,16 +7,17 @@ store, look for a second server, open the subjects last (B134). End: stop timers
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from raft.proposals import Outcome
-from server import hot
+from server import hot, trace
 from server.config.model import Options
 from server.delivery.engine import Engine
-from server.errors import AnotherServerError, RequestError
+from server.errors import AnotherServerError, NatsUnavailableError, RequestError
 from server.expiry.limit_warnings import LimitWarnings
 from server.expiry.sweeper import Sweeper
 from server.frontend.channels import Channels
@@ -26,11 +27,13 @@ from server.frontend.subscriptions import Subscriptions, new_token
 from server.nats.connection import NatsConnection
 from server.nats.requests import Requests
 from server.outbox import Outbox
-from server.proposals.proposer import AppliedBatch, Proposer
+from server.proposals.proposer import MESSAGE_MAX_BYTES, AppliedBatch, Proposer
+from server.protocol import names
 from server.protocol.stan_pb2 import CloseRequest, ConnectRequest, ConnectResponse, PubMsg
 from server.protocol.subjects import Subjects
 from server.sessions.heartbeat import Heartbeats
 from server.sessions.prober import Prober
+from server.trace import Trace
 from store.constants import SEND_AHEAD_MAX
 from store.machine.state import Refusal, Result
 from store.operations import BeginLeadership, CleanStop, InitCluster, Limits, Operation, SetLimits
@@ -59,25 +62,25 @@ class Ports:
     wall_ns: Callable[[], int]
     monotonic_ns: Callable[[], int]
     on_fatal: Callable[[BaseException], None]
+    is_disk_low: bool = False
 
 
 class DeliveryPort:
     """The engine's view of connection, outbox and the other roles."""
 
-    __slots__ = ("_connection", "_outbox", "is_failing", "want_progress")
+    __slots__ = ("_connection", "_outbox", "_proposer", "is_failing")
 
     def __init__(
         self,
         connection: NatsConnection,
         outbox: Outbox,
-        *,
+        proposer: Proposer,
         is_failing: Callable[[str], bool],
-        want_progress: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._outbox = outbox
+        self._proposer = proposer
         self.is_failing = is_failing
-        self.want_progress = want_progress
 
     @property
     def parts(self) -> list[bytes]:
@@ -91,6 +94,14 @@ class DeliveryPort:
     def wake(self) -> None:
         """Flush at the end of this turn."""
         self._outbox.wake()
+
+    def flush(self) -> None:
+        """Write now."""
+        self._outbox.flush()
+
+    def want_progress(self, *, at_once: bool) -> None:
+        """Progress goes into the next entry, or into one within the interval."""
+        self._proposer.want_progress(at_once=at_once)
 
 
 class Leadership:
@@ -132,12 +143,7 @@ class Leadership:
         self.engine = Engine(
             store=store,
             core=self.core,
-            port=DeliveryPort(
-                ports.connection,
-                ports.outbox,
-                is_failing=self.prober.is_failing,
-                want_progress=lambda: self.proposer.want_progress(at_once=True),
-            ),
+            port=DeliveryPort(ports.connection, ports.outbox, self.proposer, self.prober.is_failing),
             loop=loop,
             monotonic_ns=ports.monotonic_ns,
             wall_ns=ports.wall_ns,
@@ -149,8 +155,13 @@ class Leadership:
             proposer=self.proposer,
             limits=self._limits(),
             max_channels=options.limits.max_channels,
+            on_created=lambda channel_id: self.sweeper.note_activity(channel_id),  # noqa: PLW0108  built later
+            on_removed=self.engine.forget,
         )
-        self.gate = PublishGate(store.state, self.core, self.channels, self._subjects.publish_prefix, leaving)
+        self.gate = PublishGate(
+            store.state, self.core, self.channels, self._subjects.publish_prefix, leaving, ports.monotonic_ns
+        )
+        self.gate.is_disk_low = ports.is_disk_low
         self.subscriptions = Subscriptions(
             store=store,
             state=store.state,
@@ -189,6 +200,11 @@ class Leadership:
             max_inactivity_ns=options.limits.max_inactivity_ns,
             has_subscribers=self.subscriptions.has_online,
         )
+        self.trace: Trace | None = None
+        if trace.is_enabled():
+            self.trace = self.engine.trace = Trace(store.state.subscriptions)
+            self.core.trace(self.trace)
+        self._adopt_max_payload()
 
     # ---- begin and end
 
@@ -231,9 +247,10 @@ class Leadership:
         for sid in self._sids:
             self._ports.connection.unsubscribe(sid)
         self._sids.clear()
-        if self._ports.connection.is_connected:
+        with suppress(NatsUnavailableError):  # then nothing of what was sent to us can arrive any more
             await self._ports.connection.barrier()
         self.prober.stop_all()
+        self.requests.cancel_all()
         self.sweeper.stop()
         await self.proposer.drain()
         for progress in self.engine.stop_all():
@@ -271,9 +288,14 @@ class Leadership:
 
     def on_connected(self) -> None:
         """NATS is back: what waits is sent."""
-        self.engine.max_payload = self._ports.connection.max_payload
+        self._adopt_max_payload()
         if self.is_serving:
             self.engine.resume_all()
+
+    def _adopt_max_payload(self) -> None:
+        """What NATS allows is accepted from publishers, if it fits into an entry."""
+        self.engine.max_payload = self._ports.connection.max_payload
+        self.core.max_payload = min(self._ports.connection.max_payload, MESSAGE_MAX_BYTES)
 
     def on_writable(self) -> None:
         """The connection's buffer has room again."""
@@ -306,9 +328,11 @@ class Leadership:
         applied: asyncio.Future[None] = self._ports.loop.create_future()
 
         def done(result: Result) -> None:
+            if applied.done():
+                return  # cancelled: the node stops
             if isinstance(result, Refusal):
                 applied.set_exception(RequestError(result.text, field="preamble", value=operations[0]))
-            elif not applied.done():
+            else:
                 applied.set_result(None)
 
         for operation in operations[:-1]:
@@ -335,8 +359,9 @@ class Leadership:
         except DecodeError:
             return
         close = CloseRequest(clientID=self._ports.options.cluster_id)
-        self._ports.outbox.send(response.closeRequests, close.SerializeToString())
-        self._ports.outbox.flush()
+        if names.is_inbox(response.closeRequests):  # else it is no subject, and would break our own connection
+            self._ports.outbox.send(response.closeRequests, close.SerializeToString())
+            self._ports.outbox.flush()
         raise AnotherServerError(cluster_id=self._ports.options.cluster_id)
 
     def _open(self) -> None:
@@ -381,6 +406,8 @@ class Leadership:
             self.engine.progress_applied(batch.progress)
         if self.engine.has_progress:
             self.proposer.want_progress()
+        if self.trace is not None:
+            self.trace.acknowledged(batch.acks)
         self._ports.outbox.parts += batch.acks
         self._ports.outbox.flush()
         self.proposer.hold_reading()

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from server import hot
 from server.delivery.schedule import Due, Schedule
+from server.trace import Trace
 from store.constants import SEND_AHEAD_MAX
 from store.errors import CorruptionError
 from store.machine.state import Channel, Subscription
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 TURN_MAX_BYTES: Final = 1024 * 1024
 """Bytes one subscription may send in one turn of the loop; the rest follows in the next, so that none starves others (B241)."""
+
+FLUSH_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of deliveries after which a turn writes what it has: the connection then tells whether there is room for more."""
 
 READ_RETRY_S: Final = 1.0
 """Pause after a message could not be read, seconds. Source: B238."""
@@ -50,12 +54,16 @@ class Port(Protocol):
         """Flush `parts` at the end of this turn."""
         ...
 
+    def flush(self) -> None:
+        """Write `parts` now."""
+        ...
+
     def is_failing(self, client_id: str) -> bool:
         """True when the client has at least one failed heartbeat in a row (B268)."""
         ...
 
-    def want_progress(self) -> None:
-        """A subscription waits for its progress to be replicated."""
+    def want_progress(self, *, at_once: bool) -> None:
+        """Progress is to be replicated soon; `at_once`: a subscription waits for it."""
         ...
 
 
@@ -71,6 +79,8 @@ class Delivery:
     """New messages wait until what was pending at the start has been sent (B284, B363)."""
     timer: asyncio.TimerHandle | None = None
     timer_due_ns: int = 0
+    retry: asyncio.TimerHandle | None = None
+    """A message could not be read (B238)."""
     reported: tuple[int, int] = (0, 0)
     """`(last_sent, floor)` that the newest progress operation carries."""
 
@@ -99,6 +109,7 @@ class Engine:
     monotonic_ns: Callable[[], int]
     wall_ns: Callable[[], int]
     max_payload: int
+    trace: Trace | None = None
     deliveries: dict[int, Delivery] = field(default_factory=dict)
     delivered: int = 0
     redelivered: int = 0
@@ -106,6 +117,9 @@ class Engine:
     _offline_counts: dict[int, dict[int, int]] = field(default_factory=dict)
     _backlog: dict[int, Delivery] = field(default_factory=dict)
     _backlog_scheduled: bool = False
+    _blocked: dict[int, Delivery] = field(default_factory=dict)
+    """Deliveries that found the connection closed or full, the longest waiting first."""
+    _unflushed_bytes: int = 0
 
     # ---- life of a subscription
 
@@ -117,34 +131,37 @@ class Engine:
             delivery.hot.counts = counts
         if is_resumed and delivery.hot.pending_count():
             delivery.is_on_hold = True
-            delivery.schedule.add(0, delivery.hot.floor, delivery.hot.next_seq - 1)
-            self._redeliver(delivery)
-        self._deliver(delivery)
+            past_ns = self.monotonic_ns() - delivery.schedule.ack_wait_ns
+            delivery.schedule.add(past_ns, delivery.hot.floor, delivery.hot.next_seq - 1)
+        self._serve(delivery)
 
     def recover(self, records: Iterable[Subscription], channels: dict[str, hot.Channel]) -> None:
-        """Leadership began: every online subscription goes on, pending messages first (B363)."""
+        """Leadership began: every online subscription goes on at `resume_all`, pending messages first (B363)."""
         for record in records:
             channel = self.store.state.channels_by_id[record.channel_id]
             delivery = self._add(record, channels[channel.name])
             if delivery.hot.pending_count():
                 delivery.is_on_hold = True
                 self._recover_deadlines(delivery)
+            self._blocked[record.subscription_id] = delivery
 
     def resume_all(self) -> None:
-        """The connection is (again) open: send what waits."""
-        for delivery in list(self.deliveries.values()):
-            self._redeliver(delivery)
-            self._deliver(delivery)
+        """The connection is (again) open: send what waits for it."""
+        blocked, self._blocked = self._blocked, {}
+        for delivery in blocked.values():
+            self._serve(delivery)
+        self._turn_ended()
 
     def stop(self, subscription_id: int) -> Progress | None:
         """Send nothing more to this subscription (B239); returns its last progress when it is not yet replicated."""
         delivery = self.deliveries.pop(subscription_id, None)
         if delivery is None:
             return None
-        if delivery.timer is not None:
-            delivery.timer.cancel()
-        self._changed.pop(subscription_id, None)
-        self._backlog.pop(subscription_id, None)
+        for timer in (delivery.timer, delivery.retry):
+            if timer is not None:
+                timer.cancel()
+        for waiting in (self._changed, self._backlog, self._blocked):
+            waiting.pop(subscription_id, None)
         self.core.ack_subjects.pop(delivery.record.ack_inbox.encode(), None)
         self.core.forget_lines()
         delivery.hot.channel.subscriptions.remove(delivery.hot)
@@ -226,18 +243,20 @@ class Engine:
         """Send new messages while there is room (B230, B232)."""
         subscription = delivery.hot
         channel = delivery.channel
-        if delivery.is_on_hold or subscription.next_seq > channel.last_seq or not self.port.is_open():
+        if delivery.is_on_hold:
             return
         budget = TURN_MAX_BYTES
-        out = self.port.parts
         while subscription.next_seq <= channel.last_seq:
             room = subscription.max_in_flight - subscription.pending_count()
             ahead = delivery.record.last_sent + SEND_AHEAD_MAX - subscription.next_seq + 1
             if room <= 0:
                 return
+            if not self.port.is_open():
+                self._blocked[subscription.subscription_id] = delivery
+                return
             if ahead <= 0:
                 self._changed[subscription.subscription_id] = delivery
-                self.port.want_progress()
+                self.port.want_progress(at_once=True)
                 return
             if budget <= 0:
                 self._continue_later(delivery)
@@ -249,30 +268,41 @@ class Engine:
                 return
             if first > subscription.next_seq:
                 subscription.skip_to(first)
-            if not messages:
-                return
-            budget -= self._send_new(delivery, first, messages, out)
+                self._changed[subscription.subscription_id] = delivery
+                continue  # what may be sent ahead counts from the replicated last sent, not from here
+            budget -= self._send_new(delivery, first, messages)
 
-    def _send_new(self, delivery: Delivery, first: int, messages: list[bytes], out: list[bytes]) -> int:
+    def _send_new(self, delivery: Delivery, first: int, messages: list[bytes]) -> int:
         """Hand over consecutive new messages; returns their size in bytes."""
         subscription = delivery.hot
         last = first + len(messages) - 1
-        size = sum(map(len, messages))
         sendable = messages
         if first <= delivery.record.suspect_to:
             sendable = self._mark_suspects(delivery, first, messages)
+        size = sum(map(len, sendable))
         if size > self.max_payload and max(map(len, sendable)) > self.max_payload:
             self._skip_unsendable(delivery, first, messages)
             return size
-        hot.delivery_frames(subscription.frame_head, sendable, out)
+        hot.delivery_frames(subscription.frame_head, sendable, self.port.parts)
         subscription.sent_to(last + 1)
         delivery.schedule.forget_below(subscription.floor)
         delivery.schedule.sent(first, last, self.monotonic_ns())
         self._arm(delivery)
         self._changed[subscription.subscription_id] = delivery
         self.delivered += len(messages)
-        self.port.wake()
+        if self.trace is not None:
+            self.trace.delivered(delivery.record, delivery.channel.name, list(range(first, last + 1)), is_again=False)
+        self._sent(size)
         return size
+
+    def _sent(self, size: int) -> None:
+        """Frames of `size` bytes are in `parts`: they leave at the end of the turn, or now when there are many."""
+        self._unflushed_bytes += size
+        if self._unflushed_bytes < FLUSH_BYTES:
+            self.port.wake()
+            return
+        self._unflushed_bytes = 0
+        self.port.flush()
 
     def _mark_suspects(self, delivery: Delivery, first: int, messages: list[bytes]) -> list[bytes]:
         """Messages that an earlier leader may have sent already go out flagged (B394)."""
@@ -286,22 +316,29 @@ class Engine:
         limit = self.max_payload - REDELIVERY_FIELDS_BYTES
         for seq, message in enumerate(messages, first):
             if len(message) <= limit:
-                self._send_new(delivery, seq, [message], self.port.parts)
+                self._send_new(delivery, seq, [message])
                 continue
             logger.error(
                 "message is larger than NATS allows, skipped: channel=%s seq=%d size=%d max_payload=%d",
                 delivery.channel.name, seq, len(message), self.max_payload,
             )  # fmt: skip
+            delivery.hot.counts.pop(seq, None)
             delivery.hot.skip_to(seq + 1)
             self._changed[delivery.record.subscription_id] = delivery
 
     # ---- messages that are due again
+
+    def _serve(self, delivery: Delivery) -> None:
+        """Send what is due again, then what is new."""
+        self._redeliver(delivery)
+        self._deliver(delivery)
 
     def _redeliver(self, delivery: Delivery) -> None:
         """Send what is due, stalled or not (B265)."""
         now_ns = self.monotonic_ns()
         schedule = delivery.schedule
         if not self.port.is_open():
+            self._blocked[delivery.record.subscription_id] = delivery
             return
         if not delivery.is_on_hold and self.port.is_failing(delivery.record.client_id):
             schedule.postpone(now_ns)
@@ -309,6 +346,10 @@ class Engine:
             return
         budget = TURN_MAX_BYTES
         while (entry := schedule.pop_due(now_ns)) is not None:
+            if not self.port.is_open():
+                schedule.add(*entry)
+                self._blocked[delivery.record.subscription_id] = delivery
+                return
             pending = delivery.hot.pending(entry.first, entry.last)
             try:
                 sent, size = self._send_again(delivery, pending, budget)
@@ -324,20 +365,19 @@ class Engine:
                 self._continue_later(delivery)
                 return
         self._arm(delivery)
-        if delivery.is_on_hold:
-            delivery.is_on_hold = False
-        self._deliver(delivery)
+        delivery.is_on_hold = False
 
     def _send_again(self, delivery: Delivery, pending: list[int], budget: int) -> tuple[int, int]:
         """Send `pending` until the budget is used; returns how many are dealt with, and their bytes."""
         subscription = delivery.hot
-        out = self.port.parts
         size = done = 0
         total = len(pending)
         while done < total and size < budget:
             first, messages = self.store.read_messages(delivery.channel, pending[done], total - done, budget - size)
             available = first + len(messages)
+            size_before = size
             frames: list[bytes] = []
+            seqs: list[int] = []
             while done < total and (pending[done] < available or not messages):
                 seq = pending[done]
                 done += 1
@@ -351,11 +391,14 @@ class Engine:
                 count = subscription.counts.get(seq, 0) % COUNT_MAX + 1
                 subscription.counts[seq] = count
                 frames.append(redelivered(messages[seq - first], count))
+                seqs.append(seq)
                 size += len(messages[seq - first])
             if frames:
-                hot.delivery_frames(subscription.frame_head, frames, out)
+                hot.delivery_frames(subscription.frame_head, frames, self.port.parts)
                 self.redelivered += len(frames)
-                self.port.wake()
+                if self.trace is not None:
+                    self.trace.delivered(delivery.record, delivery.channel.name, seqs, is_again=True)
+                self._sent(size - size_before)
         return done, size
 
     def _gone(self, delivery: Delivery, seq: int) -> None:
@@ -364,28 +407,28 @@ class Engine:
         self._changed[delivery.record.subscription_id] = delivery
 
     def _recover_deadlines(self, delivery: Delivery) -> None:
-        """After a restart a message is due one ack wait after its timestamp (B363, B364)."""
+        """After a restart a message is due one ack wait after its timestamp (B363, B364); at once when that is unreadable."""
         subscription = delivery.hot
+        now_ns = self.monotonic_ns()
         # A message's deadline on the monotonic clock, less its timestamp.
-        offset_ns = self.monotonic_ns() - self.wall_ns() + delivery.schedule.ack_wait_ns
+        offset_ns = now_ns - self.wall_ns() + delivery.schedule.ack_wait_ns
         pending = subscription.pending(subscription.floor, subscription.next_seq - 1)
         index = 0
-        while index < len(pending):
-            first, messages = self.store.read_messages(
-                delivery.channel, pending[index], len(pending) - index, TURN_MAX_BYTES
-            )
-            if not messages:
-                break
-            while index < len(pending) and pending[index] < first + len(messages):
-                seq = pending[index]
-                index += 1
-                if seq < first:
-                    self._gone(delivery, seq)
-                    continue
-                due_ns = max(timestamp_ns(messages[seq - first]) + offset_ns, 0)
-                delivery.schedule.recovered(seq, due_ns)
-        for seq in pending[index:]:
-            self._gone(delivery, seq)
+        try:
+            while index < len(pending):
+                first, messages = self.store.read_messages(
+                    delivery.channel, pending[index], len(pending) - index, TURN_MAX_BYTES
+                )
+                while index < len(pending) and (pending[index] < first + len(messages) or not messages):
+                    seq = pending[index]
+                    if seq < first or not messages:
+                        self._gone(delivery, seq)
+                    else:
+                        delivery.schedule.recovered(seq, timestamp_ns(messages[seq - first]) + offset_ns)
+                    index += 1
+        except CorruptionError as error:
+            self._log_unreadable(delivery, pending[index], error)
+            delivery.schedule.add(now_ns, pending[index], pending[-1])
 
     # ---- timers and turns
 
@@ -405,7 +448,8 @@ class Engine:
     def _timer_fired(self, delivery: Delivery) -> None:
         delivery.timer = None
         delivery.schedule.forget_below(delivery.hot.floor)
-        self._redeliver(delivery)
+        self._serve(delivery)
+        self._turn_ended()
 
     def _continue_later(self, delivery: Delivery) -> None:
         """More than one turn may send: go on in the next."""
@@ -418,18 +462,27 @@ class Engine:
         self._backlog_scheduled = False
         backlog, self._backlog = self._backlog, {}
         for delivery in backlog.values():
-            self._redeliver(delivery)
-            self._deliver(delivery)
+            self._serve(delivery)
+        self._turn_ended()
+
+    def _turn_ended(self) -> None:
+        """The engine sent by itself: nobody else asks whether there is progress to replicate."""
+        if self._changed:
+            self.port.want_progress(at_once=False)
 
     def _read_failed(self, delivery: Delivery, error: CorruptionError) -> None:
         """A message cannot be read: no skipping, try again in a while (B238, B273)."""
-        logger.error("Error looking up message %s:%d (%s)", delivery.channel.name, delivery.hot.next_seq, error)
-        self.loop.call_later(READ_RETRY_S, self._retry, delivery)
+        if delivery.retry is None:
+            self._log_unreadable(delivery, delivery.hot.next_seq, error)
+            delivery.retry = self.loop.call_later(READ_RETRY_S, self._retry, delivery)
+
+    def _log_unreadable(self, delivery: Delivery, seq: int, error: CorruptionError) -> None:
+        logger.error("Error looking up message %s:%d (%s)", delivery.channel.name, seq, error)
 
     def _retry(self, delivery: Delivery) -> None:
-        if self.deliveries.get(delivery.record.subscription_id) is delivery:
-            self._redeliver(delivery)
-            self._deliver(delivery)
+        delivery.retry = None
+        self._serve(delivery)
+        self._turn_ended()
 
     # ---- hot and replicated state
 
@@ -440,9 +493,7 @@ class Engine:
         )
         subscription.sent_to(record.last_sent + 1)
         for first, last in record.acked.ranges():
-            for seq in range(first, last + 1):
-                subscription.ack(seq)
-        subscription.acked_ahead.clear()
+            subscription.recover_acked(first, last)
         delivery = Delivery(
             record=record,
             channel=self.store.state.channels_by_id[record.channel_id],

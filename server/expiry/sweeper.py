@@ -1,6 +1,7 @@
 """Proposes what goes by time: messages older than max_age (B328) and channels inactive for max_inactivity (B336)."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,12 +10,18 @@ from server.expiry.due import DueChannels
 from server.expiry.limit_warnings import LimitWarnings
 from server.frontend.channels import Channels
 from server.proposals.proposer import Proposer
+from store.errors import CorruptionError
 from store.machine.state import Channel
 from store.operations import Expire
 from store.store import Store
 
+logger = logging.getLogger(__name__)
+
 ROUND_S: Final = 0.1
 """Expiries closer together than this go in one round, seconds: bounds entries; a few ms late is fine (B328)."""
+
+RETRY_NS: Final = 10_000_000_000
+"""Pause after a message whose age is wanted could not be read, ns."""
 
 
 @dataclass(slots=True)
@@ -72,8 +79,12 @@ class Sweeper:
     def _schedule_age(self, channel_id: int) -> None:
         channel = self.store.state.channels_by_id.get(channel_id)
         if channel is not None and channel.first_seq <= channel.last_seq:
-            oldest_ns = self.store.timestamp_of(channel, channel.first_seq)
-            self._ages.schedule(channel_id, oldest_ns + self.max_age_ns)
+            try:
+                oldest_ns = self.store.timestamp_of(channel, channel.first_seq)
+            except CorruptionError as error:
+                self._unreadable(channel, error)
+            else:
+                self._ages.schedule(channel_id, oldest_ns + self.max_age_ns)
 
     def _sweep_ages(self) -> None:
         now_ns = self.wall_ns()
@@ -81,13 +92,22 @@ class Sweeper:
             channel = self.store.state.channels_by_id.get(channel_id)
             if channel is None:
                 continue
-            first_seq = self.store.first_message_at_or_after(channel, now_ns - self.max_age_ns + 1)
+            try:
+                first_seq = self.store.first_message_at_or_after(channel, now_ns - self.max_age_ns + 1)
+            except CorruptionError as error:
+                self._unreadable(channel, error)
+                continue
             if first_seq > channel.first_seq:
                 self._expiring.add(channel_id)
                 self.proposer.add(Expire(channel_id, first_seq), self._expirer(channel_id))
             else:
                 self._schedule_age(channel_id)
         self._age_timer = self.loop.call_later(ROUND_S, self._sweep_ages)
+
+    def _unreadable(self, channel: Channel, error: CorruptionError) -> None:
+        """A damaged message is a fault of its channel: the others go on, and this one is looked at again."""
+        logger.error('Error looking up expired messages of "%s" (%s)', channel.name, error)
+        self._ages.schedule(channel.channel_id, self.wall_ns() + RETRY_NS)
 
     def _expirer(self, channel_id: int) -> Callable[[object], None]:
         def applied(_result: object) -> None:

@@ -1,6 +1,7 @@
 """The leader's view of channels: what exists, what is being made or deleted, and which new one is allowed."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from server import hot
@@ -25,6 +26,10 @@ class Channels:
     proposer: Proposer
     limits: Limits
     max_channels: int
+    on_created: Callable[[int], None]
+    """A channel of this id exists: its inactivity clock starts (B338)."""
+    on_removed: Callable[[int], None]
+    """The subscription of this id went with its channel."""
     by_name: dict[str, hot.Channel] = field(default_factory=dict)
     by_folded_name: dict[str, str] = field(default_factory=dict)
     deleting: set[str] = field(default_factory=set)
@@ -62,7 +67,7 @@ class Channels:
         self._next_id += 1
         self._remember(channel)
         operation = CreateChannel(channel_id=channel.channel_id, name=name, limits=self.limits)
-        self.proposer.create_channel(operation, lambda result: self._created(name, result))
+        self.proposer.create_channel(operation, lambda result: self._created(channel, result))
         return channel
 
     def delete(self, name: str) -> None:
@@ -70,25 +75,32 @@ class Channels:
         channel = self.by_name[name]
         self.deleting.add(name)
         self.core.forget_lines()
-        self.proposer.add(DeleteChannel(channel.channel_id), lambda result: self._deleted(name, result))
+        subscription_ids = list(self.state.channels_by_id[channel.channel_id].subscription_ids)
+        self.proposer.add(
+            DeleteChannel(channel.channel_id), lambda result: self._deleted(name, subscription_ids, result)
+        )
 
     def _remember(self, channel: hot.Channel) -> None:
         self.by_name[channel.name] = channel
         self.by_folded_name[channel.name.lower()] = channel.name
 
-    def _created(self, name: str, result: Result) -> None:
+    def _created(self, channel: hot.Channel, result: Result) -> None:
+        name = channel.name
         if isinstance(result, Refusal):
             logger.error('Creating channel "%s" failed: %s', name, result.text)
             del self.by_name[name]
             del self.by_folded_name[name.lower()]
         else:
             logger.info('Channel "%s" has been created', name)
+            self.on_created(channel.channel_id)
 
-    def _deleted(self, name: str, result: Result) -> None:
+    def _deleted(self, name: str, subscription_ids: list[int], result: Result) -> None:
         self.deleting.discard(name)
         if isinstance(result, Refusal):
             logger.error('Error deleting channel "%s": %s', name, result.text)
             return
         del self.by_name[name]
         del self.by_folded_name[name.lower()]
+        for subscription_id in subscription_ids:
+            self.on_removed(subscription_id)
         logger.info('Channel "%s" has been deleted', name)

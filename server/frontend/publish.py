@@ -1,13 +1,22 @@
 """Decides whether a publish is accepted (B90 to B94). Called for publishes that match no template."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from server import hot
 from server.errors import RequestError
 from server.frontend.channels import Channels
+from server.logs import RateLimit
 from server.protocol import names, responses
 from server.protocol.stan_pb2 import PubMsg
 from store.machine.state import State
+
+logger = logging.getLogger(__name__)
+
+ERROR_INTERVAL_NS: Final = 1_000_000_000
+"""At most one log line per kind of refusal in this time, ns: a publisher in a loop must not fill the log."""
 
 
 @dataclass(slots=True)
@@ -20,7 +29,9 @@ class PublishGate:
     publish_prefix: str
     leaving: set[str]
     """Client ids whose close is under way: unregistered from here on (B345)."""
-    is_disk_low: bool = field(default=False)
+    monotonic_ns: Callable[[], int]
+    is_disk_low: bool = False
+    errors: RateLimit = field(default_factory=lambda: RateLimit(ERROR_INTERVAL_NS))
 
     def admit(self, message: PubMsg, subject: bytes) -> hot.Channel:
         """The channel to store `message` in; `subject` is the NATS subject it came on.
@@ -36,6 +47,17 @@ class PublishGate:
             raise RequestError(responses.INVALID_PUBLISH, field="subject", value=name)
         if not self._is_registered(message):
             raise RequestError(responses.INVALID_PUBLISH, field="clientID", value=message.clientID)
+        try:
+            return self._storable(message, name)
+        except RequestError as error:
+            if self.errors.admit(error.wire_text, self.monotonic_ns()) is not None:
+                logger.error(  # noqa: TRY400  a client's error, not ours
+                    '[Client:%s] Error processing message for subject "%s": %s', message.clientID, name, error.wire_text
+                )
+            raise
+
+    def _storable(self, message: PubMsg, name: str) -> hot.Channel:
+        """The client may publish; now what the store allows (B93, B97)."""
         if self.is_disk_low:
             raise RequestError(responses.LOW_DISK_SPACE, field="subject", value=name)
         existing = self.channels.by_name.get(name)

@@ -83,24 +83,22 @@ class Subscriptions:
             if ":" in request.durableName:
                 raise RequestError(responses.INVALID_DURABLE_NAME, field="durableName", value=request.durableName)
             raise RequestError(responses.NO_QUEUE_GROUPS, field="qGroup", value=request.qGroup)
-        key = (request.clientID, channel.channel_id, request.durableName)
-        durable = self.state.durables.get(key) if request.durableName else None
+        durable = None
         if request.durableName:
-            durable = self._offline_durable(key, durable)
+            durable = self._offline_durable((request.clientID, channel.channel_id, request.durableName))
         if durable is None:
             self._check_room(channel)
         self._register(request, message.reply, channel, durable)
 
-    def _offline_durable(self, key: DurableKey, durable: Subscription | None) -> Subscription | None:
+    def _offline_durable(self, key: DurableKey) -> Endable | None:
         """The durable to resume, if it exists; an online one is refused (B290) or closed first (B292)."""
-        registering = self._registering.get(key[1], {}).values()
-        if any(_durable_key(one) == key and one.ack_inbox not in self._stopped for one in registering):
-            raise RequestError(responses.DUPLICATE_DURABLE, field="durableName", value=key[2])
+        lives: list[Endable] = [one for one in self._registering.get(key[1], {}).values() if _durable_key(one) == key]
+        durable = lives[-1] if lives else self.state.durables.get(key)
         if durable is None or durable.ack_inbox in self._removed:
             return None  # a new one, behind the end of the old one in the log
         if durable.ack_inbox in self._stopped:
             return durable
-        if durable.is_online:
+        if isinstance(durable, Subscribe) or durable.is_online:
             if not self.replace_durable:
                 raise RequestError(responses.DUPLICATE_DURABLE, field="durableName", value=key[2])
             self._end(durable, CloseSubscription(durable.subscription_id), lambda _result: None)
@@ -108,15 +106,17 @@ class Subscriptions:
 
     def _check_room(self, channel: hot.Channel) -> None:
         """B330: offline durables count, resuming takes no new place."""
+        if not self.max_subscriptions:
+            return
         record = self.state.channels_by_id.get(channel.channel_id)
-        count = len(self._registering.get(channel.channel_id, ()))
-        if record is not None:
-            count += len(record.subscription_ids)
-        if self.max_subscriptions and count >= self.max_subscriptions:
+        applied = record.subscription_ids if record is not None else {}
+        registering = self._registering.get(channel.channel_id, {}).values()
+        count = len(applied) + len({one.subscription_id for one in registering} - applied.keys())
+        if count >= self.max_subscriptions:
             raise RequestError(responses.TOO_MANY_SUBSCRIPTIONS, field="subject", value=channel.name)
 
     def _register(
-        self, request: SubscriptionRequest, reply: bytes, channel: hot.Channel, durable: Subscription | None
+        self, request: SubscriptionRequest, reply: bytes, channel: hot.Channel, durable: Endable | None
     ) -> None:
         if durable is None:
             subscription_id = max(self._next_id, self.state.next_subscription_id)

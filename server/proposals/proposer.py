@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
+from raft.constants import ENTRY_MAX_BYTES
 from raft.errors import NotLeaderError
 from raft.proposals import Applied, Outcome
 from server import hot
@@ -21,7 +22,7 @@ from server.protocol import responses
 from store import block as blocks
 from store import entry
 from store.machine.state import Block, Refusal, Result
-from store.operations import Append, CreateChannel, Operation, Progress
+from store.operations import Append, CloseClient, ConnectClient, CreateChannel, Operation, Progress, Subscribe
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,14 @@ PROGRESS_INTERVAL_S: Final = 0.02
 
 BATCH_MAX_BYTES: Final = 4 * 1024 * 1024
 """Size of the open batch at which reading from NATS pauses, bytes: bounds latency and memory of an entry."""
+
+OPERATION_BYTES: Final = 2048
+"""What a request counts for in the open batch, bytes: its inboxes and names are bounded (server/protocol/names.py)."""
+
+MESSAGE_MAX_BYTES: Final = 48 * 1024 * 1024
+"""Largest message, whatever NATS allows, bytes: with all that is in the batch before it, it must fit into one entry."""
+
+assert BATCH_MAX_BYTES + MESSAGE_MAX_BYTES + 8 * 1024 * 1024 < ENTRY_MAX_BYTES
 
 STORE_PENDING_MAX_BYTES: Final = 64 * 1024 * 1024
 """Bytes applied and not yet in LMDB at which no more entries are proposed."""
@@ -84,6 +93,7 @@ class Proposer:
     def add(self, operation: Operation, done: Done | None = None) -> None:
         """Put `operation` into the open batch, behind its messages and the operations before it."""
         self._operations.append((operation, done))
+        self.core.batch_bytes += _bytes_of(operation)
         self._kick_soon()
 
     def create_channel(self, operation: CreateChannel, done: Done | None = None) -> None:
@@ -132,7 +142,9 @@ class Proposer:
             self.set_reading(wanted)
 
     async def drain(self) -> None:
-        """Wait until everything that is open now is applied (orderly stop)."""
+        """Wait until everything that is open now is applied (orderly stop); returns at once when stopped."""
+        if self._is_stopped:
+            return
         self._progress_wanted = True
         self._idle.clear()
         self.kick()
@@ -247,3 +259,13 @@ class Proposer:
     def _kick_now(self) -> None:
         self._kick_scheduled = False
         self.kick()
+
+
+def _bytes_of(operation: Operation) -> int:
+    """About what `operation` adds to an entry: client and connection ids have no bound of their own (B60)."""
+    size = OPERATION_BYTES
+    if isinstance(operation, (ConnectClient, CloseClient, Subscribe)):
+        size += len(operation.client_id)
+    if isinstance(operation, ConnectClient):
+        size += len(operation.conn_id)
+    return size

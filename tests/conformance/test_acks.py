@@ -1,9 +1,10 @@
-"""Acks (B110, B111, B245-B247, B250, B254)."""
+"""Acks (B110, B111, B245-B247, B250, B251, B254)."""
 
 import pytest
 
 from server.protocol import stan_pb2 as pb
-from tests.conformance.steps import marks, new_name, publish_numbered, settle
+from tests.conformance.steps import marks, new_name, publish_numbered, settle, start_ticks
+from tests.support.leader_harness import leading
 from tests.support.raw_client import RawClient, RawSubscription
 
 
@@ -125,6 +126,39 @@ async def test_acked_message_does_not_come_again(client: RawClient, channel: str
     assert marks(await subscription.take(1)) == [(2, True, 2)]
     await publish_numbered(client, channel, 1)
     assert marks(await subscription.take(2)) == [(3, False, 0), (2, True, 3)]
+
+
+@pytest.mark.asyncio
+async def test_acks_do_not_move_other_deadlines(client: RawClient, channel: str) -> None:
+    """B251: an unacked message comes again in its time although its neighbours are acked all the while."""
+    subscription = await client.subscribe(channel, ack_wait_s=1, auto_ack=False)
+    await publish_numbered(client, channel, 1)
+    await subscription.take(1)
+    ticks = await start_ticks(client)  # its message is sent later than the other one, and nothing is acked there
+    latest = 1
+    while len(ticks.received) < 3:
+        await publish_numbered(client, channel, 1)
+        latest += 1
+        while (await subscription.next()).sequence != latest:
+            pass
+        subscription.ack(latest)
+    redelivered = [message for message in subscription.received if message.redelivered]
+    assert marks(redelivered)[:2] == [(1, True, 1), (1, True, 2)]
+
+
+def test_steady_traffic_does_not_move_deadlines() -> None:
+    """B251, B260: with a delivery and an ack each millisecond an unacked message still comes again every ack wait."""
+    with leading() as leader:
+        me = leader.client()
+        subscription = me.subscribe("foo", "in", ack_wait_s=1)
+        me.publish("foo")
+        received = leader.seqs("in")
+        for sequence in range(2, 2600):
+            leader.loop.move(0.001)
+            me.publish("foo")
+            received += leader.seqs("in")
+            me.ack(subscription, sequence)
+        assert [one for one in received if isinstance(one, str)] == ["1r1", "1r2"]
 
 
 @pytest.mark.asyncio

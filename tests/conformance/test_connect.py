@@ -26,7 +26,7 @@ def connect_request(nats: RawNats, client_id: str, **fields: object) -> pb.Conne
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("interval", "max_out"), [(5, 88), (0, 0), (7, -1)])
 async def test_answer_names_all_subjects(clients: Clients, interval: int, max_out: int) -> None:
-    """B1-B7, B21, B42: exact subjects, protocol 1, and the ping settings of the request, 0 included."""
+    """B1-B7, B12, B21, B42: exact subjects, protocol 1, and the ping settings of the request, 0 included."""
     nats = await clients.nats()
     request = connect_request(nats, new_name("client"), pingInterval=interval, pingMaxOut=max_out)
     assert await ask_connect(nats, request) == pb.ConnectResponse(

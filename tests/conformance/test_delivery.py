@@ -24,6 +24,18 @@ async def test_every_subscription_gets_every_message_once(clients: Clients, chan
 
 
 @pytest.mark.asyncio
+async def test_messages_stay_when_all_have_read_them(client: RawClient, channel: str) -> None:
+    """B201: stored without any subscription, delivered and acked by two, they are all there for a third."""
+    await publish_numbered(client, channel, 5)
+    for durable_name in ("", "d"):
+        reader = await client.subscribe(channel, start=pb.First, durable_name=durable_name)
+        await reader.wait_count(5)
+        await client.unsubscribe(reader)
+    late = await client.subscribe(channel, start=pb.First)
+    assert marks(await late.take(5)) == [(sequence, False, 0) for sequence in range(1, 6)]
+
+
+@pytest.mark.asyncio
 async def test_backlog_is_delivered_in_order(client: RawClient, channel: str) -> None:
     """B215, B230: what was stored before anybody subscribed, more than one window of it."""
     await publish_numbered(client, channel, 1000)

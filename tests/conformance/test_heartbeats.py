@@ -89,6 +89,24 @@ async def test_failing_clients_are_closed_and_healthy_ones_stay(probing_server: 
 
 
 @pytest.mark.asyncio
+async def test_waiting_for_one_client_delays_nothing(channel: str) -> None:
+    """B343: while a client owes the answer to its heartbeat, all is served, and others get and answer theirs."""
+    with ServerProcess(store="MEMORY", options=("-hbi", "300ms", "-hbt", "1h", "-hbf", "0")) as server:
+        async with Clients(server.url) as clients:
+            silent, healthy = await clients.connect(), await clients.connect()
+            silent_heart, healthy_heart = Heart(silent), Heart(healthy, *[True] * 1000)
+            await silent_heart.wait_beats(1)
+            beats = len(healthy_heart.beats)
+            reader = await healthy.subscribe(channel)
+            await publish_numbered(healthy, channel, 10)
+            await reader.wait_count(10)
+            assert (await silent.ping()).error == ""
+            await healthy_heart.wait_beats(beats + 3)
+            assert len(silent_heart.beats) == 1
+            assert (await healthy.ping()).error == ""
+
+
+@pytest.mark.asyncio
 async def test_redelivery_and_pings_of_failing_clients(channel: str) -> None:
     """B47, B74, B242, B268, B293, B342: heartbeats after 3 s, the next 3.2 s later; one failure is allowed.
 

@@ -1,5 +1,8 @@
 """Limits of channels and the deletion of inactive ones (B202, B326-B339, O503, O504, O509-O511)."""
 
+import asyncio
+import re
+
 import pytest
 
 from server.protocol import stan_pb2 as pb
@@ -11,6 +14,7 @@ from tests.conformance.steps import (
     payloads,
     publish_numbered,
     settle,
+    start_ticks,
     subscription_request,
     until,
 )
@@ -271,3 +275,23 @@ async def test_inactive_channels_are_deleted(channel: str) -> None:
             anew = await client.subscribe(channel, durable_name="d", start=pb.First)
             await publish_numbered(client, channel, 1)
             assert marks(await anew.take(1)) == [(1, False, 0)]
+
+
+@pytest.mark.asyncio
+async def test_last_end_starts_the_inactivity_clock(channel: str) -> None:
+    """B338, B353: a channel unused for long lives on for its whole time after its last online subscription ended."""
+    with ServerProcess(store="MEMORY", options=("-mi", "2s", "-mc", "0")) as server:
+        async with Clients(server.url) as clients:
+            client = await clients.connect()
+            ended, busy = f"{channel}.ended", f"{channel}.busy"
+            first, last = await client.subscribe(ended), await client.subscribe(ended, durable_name="d")
+            ticks = await start_ticks(client)
+            await client.unsubscribe(first)
+            await ticks.wait_count(4)  # three seconds: more than the inactivity that is allowed
+            await publish_numbered(client, busy, 1)
+            await ticks.wait_count(5)
+            await client.close_subscription(last)
+            await asyncio.to_thread(server.wait_for_log, f'Channel "{ended}" has been deleted')
+            # Its clock ran a second longer than that of the channel with the later publish.
+            deleted = re.findall(r'Channel "(.*)" has been deleted', server.log)
+            assert deleted == [busy, ended]

@@ -132,7 +132,7 @@ async def test_payload_bytes_are_untouched(client: RawClient, channel: str) -> N
 
 @pytest.mark.asyncio
 async def test_pubacks_come_in_the_order_of_publishes(client: RawClient, channel: str) -> None:
-    """B98, B99: only the guid in success, in order; sequences are consecutive in the order received."""
+    """B98, B99, B210: only the guid in success, in order; sequences are consecutive in the order received."""
     inbox = client.nats.new_inbox()
     answers = listen(client.nats, inbox)
     reader = await client.subscribe(channel)

@@ -48,7 +48,7 @@ async def test_redelivery_ignores_max_in_flight(client: RawClient, channel: str)
 
 @pytest.mark.asyncio
 async def test_each_subscription_has_its_own_ack_wait(client: RawClient, channel: str) -> None:
-    """B263, B422: with 1 s and 2 s the short one comes again first, twice before the long one's second time."""
+    """B263, B274, B422: with 1 s and 2 s the short one comes again first, twice before the long one's second time."""
     order: list[str] = []
     short = await client.subscribe(channel, ack_wait_s=1, auto_ack=False)
     long = await client.subscribe(channel, ack_wait_s=2, auto_ack=False)

@@ -214,7 +214,7 @@ def test_unwritable_directory(small_disk: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_low_disk_space(small_disk: Path, channel: str) -> None:
-    """O532: below 256 MiB free, publishes are refused in words; all else is served, and publishes again with room."""
+    """O532, B124: below 256 MiB free, publishes are refused in words; all else is served, and publishes again with room."""
     with ServerProcess(directory=small_disk / "data") as server:
         async with Clients(server.url) as clients:
             client = await clients.connect()

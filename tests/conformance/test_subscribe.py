@@ -42,7 +42,7 @@ SPOILERS: list[Spoiler] = [
 @pytest.mark.asyncio
 @pytest.mark.parametrize("number", range(len(SPOILERS)), ids=[name for name, _, _ in SPOILERS])
 async def test_first_failing_check_answers(client: RawClient, channel: str, number: int) -> None:
-    """B82, B85: a request with this fault and all later ones gets the error of this one, and nothing else."""
+    """B82, B85, B274: a request with this fault and all later ones gets the error of this one, and nothing else."""
     request = subscription_request(client, channel)
     for _, spoil, _ in reversed(SPOILERS[number:]):
         spoil(request)
@@ -101,7 +101,7 @@ async def test_unpublishable_inboxes(client: RawClient, channel: str, inbox: str
 
 @pytest.mark.asyncio
 async def test_answer_comes_before_messages_and_acks_are_heard(client: RawClient, channel: str) -> None:
-    """B80: the answer first, then the messages; an ack sent in that instant counts."""
+    """B80, B231: the answer first, then the messages; an ack sent in that instant counts."""
     await publish_numbered(client, channel, 3)
     request = subscription_request(client, channel, startPosition=pb.First, maxInFlight=1)
     events: list[str] = []
@@ -259,6 +259,15 @@ async def test_durable_names_have_no_character_rule(client: RawClient, channel: 
     """B65: any string is a durable name, a colon included."""
     assert (await client.subscribe(channel, durable_name=name)).error == ""
     assert (await client.subscribe(channel, durable_name=name)).error == "stan: duplicate durable registration"
+
+
+@pytest.mark.asyncio
+async def test_colon_in_the_durable_name_of_a_group(client: RawClient, channel: str) -> None:
+    """B64, B65, B83.2: the one rule for durable names; the refused request has made the channel all the same."""
+    member = await client.subscribe(channel, durable_name="a:b", queue_group="g")
+    assert member.error == "stan: durable name of a durable queue subscriber can't contain the character ':'"
+    close = pb.UnsubscribeRequest(clientID=client.identity.client_id, subject=channel, inbox=member.inbox)
+    assert (await ask_close(client, close)).error == "stan: invalid subscription"
 
 
 @pytest.mark.asyncio

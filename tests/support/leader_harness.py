@@ -4,10 +4,11 @@ The log applies an entry when the test (or `is_applying_at_once`) says so, so th
 applying. What the leadership writes is parsed back into frames, in order.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -182,7 +183,7 @@ class Client:
         max_in_flight: int = 1024,
         ack_wait_s: int = 30,
         start: int = pb.First,
-        **fields: object,
+        fields: Mapping[str, object] = MappingProxyType({}),
     ) -> bytes:
         request = pb.SubscriptionRequest(
             clientID=self.client_id,
@@ -257,6 +258,7 @@ class Leader:
         self.options = Options(cluster_id=CLUSTER_ID, limits=limits or Limits(), **options)  # type: ignore[arg-type]
         self.fatal: list[BaseException] = []
         self.wall_offset_ns = EPOCH_NS
+        self.is_disk_low = False
         self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.store = open_store(
             None,
@@ -277,7 +279,6 @@ class Leader:
         """Take the role."""
         self.build()
         self.loop.run_task(self.leadership.begin())
-        self.take()
         return self
 
     def build(self) -> Leadership:
@@ -295,6 +296,7 @@ class Leader:
                 wall_ns=self.wall_ns,
                 monotonic_ns=lambda: self.loop.now_ns,
                 on_fatal=self.fatal.append,
+                is_disk_low=self.is_disk_low,
             )
         )
         return self.leadership
@@ -422,7 +424,8 @@ def leading(*, limits: Limits | None = None, **options: object) -> Iterator[Lead
     """A leader that serves; at the end no callback may have failed."""
     leader = Leader(limits=limits, **options)
     try:
-        yield leader.begin()
+        leader.begin().take()
+        yield leader
         assert leader.loop.errors == []
     finally:
         leader.store.close()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from server.proposals.proposer import MESSAGE_MAX_BYTES
 from server.protocol import responses
 from server.protocol import stan_pb2 as pb
 from store.message import seq
@@ -69,6 +70,7 @@ def test_progress_goes_behind_the_messages_it_may_speak_of(leader):
     """Progress in an entry never says more than the entry's messages allow."""
     me = leader.client()
     me.subscribe("foo", "in")
+    leader.log.applied.clear()
     leader.log.is_applying_at_once = False
     for _ in range(3):
         me.publish("foo", 2)
@@ -77,7 +79,7 @@ def test_progress_goes_behind_the_messages_it_may_speak_of(leader):
         leader.loop.run()
         leader.loop.move(0.02)
     for operations in leader.log.applied:
-        assert kinds(operations) == sorted(kinds(operations), key=[Append, Progress].index)
+        assert kinds(operations) == sorted(kinds(operations), key=[CreateChannel, Append, Progress].index)
     assert leader.store.state.subscriptions[1].last_sent == 6
 
 
@@ -170,7 +172,6 @@ def test_unknown_outcome_says_so(leader):
     me = leader.client()
     leader.log.is_applying_at_once = False
     leader.feed(me.publish_bytes("foo") + me.close_bytes())
-    me.publish("foo")
     leader.leadership.end()
     leader.log.lose_all()
     leader.loop.run()
@@ -198,9 +199,9 @@ def test_full_batch_pauses_reading_until_it_is_sealed(leader):
     me = leader.client()
     leader.log.is_applying_at_once = False
     me.publish("foo")
-    me.publish("foo", 4, b"x" * MIB * 9 // 10)
+    me.publish("foo", 4, b"x" * (MIB * 9 // 10))
     assert leader.nats.is_reading
-    me.publish("foo", 1, b"x" * MIB * 9 // 10)
+    me.publish("foo", 1, b"x" * (MIB * 9 // 10))
     assert not leader.nats.is_reading
     leader.log.apply_next()
     assert leader.nats.is_reading
@@ -219,6 +220,21 @@ def test_large_requests_pause_reading_too(leader):
     assert not leader.nats.is_reading
     leader.log.apply_next()
     assert leader.nats.is_reading
+
+
+def test_message_that_fits_no_entry_is_refused():
+    """B97: NATS may allow more than an entry can hold; such a publish is refused, and must not stop the node."""
+    with leading() as leader:
+        leader.nats.max_payload = 64 * MIB
+        leader.leadership.on_connected()
+        me = leader.client()
+        leader.log.is_applying_at_once = False
+        for size in (1, MESSAGE_MAX_BYTES, MESSAGE_MAX_BYTES - MIB):
+            me.publish("foo", 1, bytes(size))
+        leader.log.apply_next()
+        leader.log.apply_next()
+        assert [ack.error for ack in leader.pub_acks()] == [responses.MAX_PAYLOAD, "", ""]
+        assert leader.channel("foo").last_seq == 2
 
 
 def test_store_that_lags_holds_proposals_until_it_caught_up(leader, monkeypatch):

@@ -1,0 +1,270 @@
+"""Random clients, faults and restarts against a real leadership; what they see must keep the promises of the protocol."""
+
+import random
+
+import pytest
+
+from server.config.model import Limits
+from server.delivery import engine as engine_module
+from server.protocol import stan_pb2 as pb
+from store.operations import Subscribe
+from tests.support.leader_harness import Client, Leader
+
+STEPS = 250
+CHANNELS = ("a", "b", "c")
+
+
+class World:
+    """Clients by hand, what they were promised, and what they saw."""
+
+    def __init__(self, seed, limits):
+        self.random = random.Random(seed)
+        self.leader = Leader(limits=limits, hb_interval_ns=10**9, hb_timeout_ns=10**9, replace_durable=seed % 2 == 0)
+        self.leader.begin().take()
+        self.clients = {}
+        self.inboxes = 0
+        self.subscription_ids = {}  # inbox -> id of the subscription it was made for
+        self.ended = set()  # inboxes whose end was answered
+        self.seen = {}  # subscription id -> sequences
+        self.newest = {}  # subscription id -> highest sequence that came unmarked
+        self.present = {}  # inbox -> sequences that came in this leadership
+        self.acked = {}  # ack inbox -> those of them that were acked
+        self.promised = {}  # guid -> data, acked by the server
+        self.sent = {}  # guid -> (channel, data)
+        self.guids = 0
+
+    # ---- what happens
+
+    def step(self):
+        actions = [
+            (self.publish, 30), (self.ack, 25), (self.subscribe, 10), (self.end, 6), (self.connect, 5),
+            (self.close, 2), (self.move, 20), (self.hold, 6), (self.release, 8), (self.away, 3), (self.back, 8),
+            (self.full, 3), (self.crash, 1), (self.restart, 1),
+        ]  # fmt: skip
+        action = self.random.choices([one for one, _ in actions], [weight for _, weight in actions])[0]
+        action()
+        self.look()
+
+    def feed(self, data):
+        if self.leader.nats.is_connected and data:
+            self.leader.feed(data)
+
+    def any_client(self):
+        return self.random.choice(list(self.clients.values())) if self.clients else None
+
+    def online(self):
+        return [one for one in self.leader.store.state.subscriptions.values() if one.is_online]
+
+    def connect(self):
+        client = Client(self.leader, self.random.choice("mno"), f"hb.{self.random.randrange(10**9)}")
+        self.clients[client.client_id] = client
+        self.feed(client.connect_bytes())
+
+    def close(self):
+        if client := self.any_client():
+            self.feed(client.close_bytes())
+
+    def publish(self):
+        data = b""
+        client = self.any_client()
+        for _ in range(self.random.randrange(1, 6) if client else 0):
+            self.guids += 1
+            channel = self.random.choice(CHANNELS)
+            self.sent[f"g{self.guids}"] = (channel, b"%d" % self.guids * self.random.randrange(1, 40))
+            data += client.publish_bytes(channel, self.sent[f"g{self.guids}"][1], f"g{self.guids}")
+        self.feed(data)
+
+    def subscribe(self):
+        data = b""
+        client = self.any_client()
+        for _ in range(self.random.randrange(1, 3) if client else 0):
+            self.inboxes += 1
+            data += client.subscribe_bytes(
+                self.random.choice(CHANNELS),
+                f"in.{self.inboxes}",
+                durable=self.random.choice(("", "d", "e")),
+                max_in_flight=self.random.choice((1, 2, 5, 1000)),
+                ack_wait_s=self.random.choice((1, 2, 60)),
+                start=self.random.choice((pb.First, pb.NewOnly, pb.LastReceived)),
+            )
+            if self.random.random() < 0.1:
+                data += client.end_bytes("subclose", self.random.choice(CHANNELS), f"in.{self.inboxes}")
+        self.feed(data)
+
+    def end(self):
+        if online := self.online():
+            one = self.random.choice(online)
+            name = self.leader.store.state.channels_by_id[one.channel_id].name
+            client = Client(self.leader, one.client_id)
+            data = client.end_bytes(self.random.choice(("unsub", "subclose", "subclose")), name, one.inbox)
+            if self.random.random() < 0.4 and one.durable_name:
+                self.inboxes += 1
+                data += client.subscribe_bytes(name, f"in.{self.inboxes}", durable=one.durable_name)
+            self.feed(data)
+
+    def ack(self):
+        data = b""
+        for one in self.online():
+            seen = sorted(self.seen.get(one.subscription_id, ()))
+            taken = self.random.sample(seen, min(len(seen), self.random.randrange(4))) if seen else []
+            if self.leader.nats.is_connected:
+                came = self.present.get(one.inbox, set())
+                self.acked.setdefault(one.ack_inbox, set()).update(came.intersection(taken))
+            data += Client(self.leader, one.client_id).ack_bytes(one, *taken)
+        self.feed(data)
+
+    def move(self):
+        self.leader.loop.move(self.random.choice((0.005, 0.03, 0.5, 1.0)))
+
+    def hold(self):
+        self.leader.log.is_applying_at_once = False
+
+    def release(self):
+        self.leader.log.is_applying_at_once = True
+        while self.leader.log.proposed:
+            self.leader.log.apply_next()
+            self.leader.loop.run()
+
+    def away(self):
+        self.leader.nats.is_connected = False
+
+    def full(self):
+        self.leader.nats.is_writable = False
+
+    def back(self):
+        nats = self.leader.nats
+        if not nats.is_connected:
+            nats.is_connected = True
+            self.leader.leadership.on_connected()
+        if not nats.is_writable:
+            nats.is_writable = True
+            self.leader.leadership.on_writable()
+        self.leader.loop.run()
+
+    def crash(self):
+        self.look()
+        self.leader.log.proposed.clear()
+        self.leader.leadership.end()
+        self.leader.nats.writes.clear()
+        self.begin_again()
+
+    def restart(self):
+        self.release()
+        self.back()
+        self.look()
+        self.leader.stop()
+        self.look()
+        self.begin_again()
+
+    def begin_again(self):
+        self.leader.loop.run()
+        self.leader.nats.writes.clear()
+        self.acked.clear()
+        self.present.clear()
+        self.leader.log.is_applying_at_once = True
+        self.leader.nats.is_connected = self.leader.nats.is_writable = True
+        self.leader.restart()
+
+    # ---- what is seen
+
+    def look(self):
+        beats = []
+        for frame in self.leader.take():
+            if frame.subject.startswith("in."):
+                self.delivered(frame)
+            elif frame.subject.startswith("r.sub."):
+                self.subscribed(frame)
+            elif frame.subject.startswith(("r.unsub.", "r.subclose.")):
+                if not pb.SubscriptionResponse.FromString(frame.payload).error:
+                    self.ended.add(frame.subject.partition(".")[2].partition(".")[2])
+            elif frame.subject == "acks":
+                ack = pb.PubAck.FromString(frame.payload)
+                if not ack.error:
+                    self.promised[ack.guid] = self.sent[ack.guid]
+            elif frame.subject.startswith("hb."):
+                beats.append(frame)
+        for frame in beats:
+            is_current = any(one.heartbeat_inbox == frame.subject for one in self.clients.values())
+            if self.leader.nats.is_connected and is_current and self.leader.leadership.is_serving:
+                self.leader.answer_request(frame)
+
+    def subscribed(self, frame):
+        answer = pb.SubscriptionResponse.FromString(frame.payload)
+        assert "not above" not in answer.error, answer.error
+        inbox = frame.subject.removeprefix("r.sub.")
+        assert answer.error or self.subscription_id(inbox)
+
+    def subscription_id(self, inbox):
+        """The subscription that was made with `inbox`, from the log: its answer may be lost."""
+        if inbox not in self.subscription_ids:
+            for operations in self.leader.log.applied:
+                self.subscription_ids |= {
+                    one.inbox: one.subscription_id for one in operations if isinstance(one, Subscribe)
+                }
+        return self.subscription_ids[inbox]
+
+    def delivered(self, frame):
+        message = pb.MsgProto.FromString(frame.payload)
+        assert frame.subject not in self.ended, "nothing after the end (B239)"
+        assert message.redelivered == (message.redeliveryCount > 0), "B272"
+        key = self.subscription_id(frame.subject)
+        self.present.setdefault(frame.subject, set()).add(message.sequence)
+        seen = self.seen.setdefault(key, set())
+        if not message.redelivered:
+            assert message.sequence not in seen, "no duplicate unmarked (B243, B420)"
+            assert message.sequence > self.newest.get(key, 0), "in order (B230)"
+            self.newest[key] = message.sequence
+        seen.add(message.sequence)
+        record = self.leader.store.state.subscriptions.get(key)
+        if record is not None and record.inbox == frame.subject:
+            assert message.sequence not in self.acked.get(record.ack_inbox, ()), "acked ones do not come again (B286)"
+
+    # ---- the end
+
+    def settle(self):
+        """Everything is applied and reachable; for longer than any ack wait all that comes is acked."""
+        self.release()
+        self.back()
+        self.look()
+        for _ in range(130):
+            for one in self.online():
+                client = Client(self.leader, one.client_id)
+                self.feed(client.ack_bytes(one, *sorted(self.seen.get(one.subscription_id, ()))))
+            self.leader.loop.move(0.5)
+            self.look()
+
+    def check(self):
+        leader = self.leader
+        assert leader.loop.errors == []
+        assert leader.fatal == []
+        statistics = leader.delivery()
+        assert statistics.subscriptions == len(self.online()) == len(leader.core.ack_subjects)
+        assert statistics.waiting == statistics.stalled == 0
+        for one in self.online():
+            channel = leader.store.state.channels_by_id[one.channel_id]
+            start = max(channel.first_seq, min(self.seen.get(one.subscription_id, {channel.last_seq + 1})))
+            assert set(range(start, channel.last_seq + 1)) <= self.seen.get(one.subscription_id, set()), one
+            assert one.floor == one.last_sent
+        stored = set()
+        for channel in leader.store.state.channels.values():
+            _, messages = leader.store.read_messages(channel, 1, 10**6, 10**9)
+            stored |= {(channel.name, pb.MsgProto.FromString(one).data) for one in messages}
+        if not leader.options.limits.max_msgs:
+            assert {value for value in self.promised.values() if value not in stored} == set(), "acked is in the log"
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_promises_hold(seed, monkeypatch):
+    """B211, B230, B239, B243, B272, B286, B394, B416, B420 under random orders of everything."""
+    monkeypatch.setattr(engine_module, "SEND_AHEAD_MAX", 8)
+    monkeypatch.setattr("server.leadership.SEND_AHEAD_MAX", 8)
+    monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", 300)
+    monkeypatch.setattr(engine_module, "FLUSH_BYTES", 500)
+    world = World(seed, Limits(max_msgs=(0, 0, 20)[seed % 3]))
+    try:
+        for _ in range(STEPS):
+            world.step()
+        world.settle()
+        world.check()
+    finally:
+        world.leader.store.close()
