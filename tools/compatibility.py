@@ -25,7 +25,7 @@ TITLE_MAX_WORDS: Final = 10
 """A title names a behaviour, it does not explain it."""
 
 _NUMBER: Final = re.compile(r"B([1-9]\d*)")
-_NAMED: Final = re.compile(r"\bB(\d+)(?:\.\d+)?(?:(?:\s?[-\u2013\u2026]\s?|\sto\s)B(\d+))?")
+_NAMED: Final = re.compile(r"\bB(\d+)\b(?:\.\d+)?(?:(?:\s?[-\u2013\u2026]\s?|\sto\s)B(\d+)\b)?")
 """One number, or the first and the last of a range; between them a hyphen, a dash, an ellipsis or `to`."""
 
 _NOT_OF_THE_SERVER: Final = frozenset({"architecture", "support", "tools"})

@@ -147,8 +147,10 @@ class Engine:
 
     def resume_all(self) -> None:
         """The connection is (again) open: send what waits for it."""
-        blocked, self._blocked = self._blocked, {}
-        for delivery in blocked.values():
+        for subscription_id, delivery in list(self._blocked.items()):
+            if not self.port.is_open():
+                break
+            del self._blocked[subscription_id]  # when there is no room for all of it, it comes back behind the others
             self._serve(delivery)
         self._turn_ended()
 

@@ -30,11 +30,12 @@ class Schedule:
     Invariant: entries are sorted. All of one subscription share one ack wait, so new ones go to the end.
     """
 
-    __slots__ = ("_entries", "ack_wait_ns")
+    __slots__ = ("_entries", "_merge_end_ns", "ack_wait_ns")
 
     def __init__(self, ack_wait_ns: int) -> None:
         self.ack_wait_ns = ack_wait_ns
         self._entries: list[Due] = []
+        self._merge_end_ns = 0  # of the newest entry: fixed when it is made, or steady traffic would move it for ever
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -50,9 +51,10 @@ class Schedule:
     def _extend(self, due_ns: int, first: int, last: int) -> None:
         if self._entries:
             newest = self._entries[-1]
-            if 0 <= due_ns - newest.due_ns < MERGE_NS and newest.last + 1 == first:
+            if newest.due_ns <= due_ns < self._merge_end_ns and newest.last + 1 == first:
                 self._entries[-1] = Due(due_ns, newest.first, last)
                 return
+        self._merge_end_ns = due_ns + MERGE_NS
         self.add(due_ns, first, last)
 
     def add(self, due_ns: int, first: int, last: int) -> None:

@@ -5,6 +5,7 @@ import secrets
 import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -17,11 +18,15 @@ from server.outbox import Outbox
 from server.proposals.proposer import Proposer
 from server.protocol import names, responses, stan_pb2
 from server.protocol.stan_pb2 import SubscriptionRequest, SubscriptionResponse, UnsubscribeRequest
+from store.errors import CorruptionError
 from store.machine.state import Channel, Client, Refusal, Result, State, Subscription
 from store.operations import CloseSubscription, Subscribe, Unsubscribe
 from store.store import Store
 
 logger = logging.getLogger(__name__)
+
+WAIT_MAX_S: Final = 2.0
+"""A request that waited longer for its entry is not proposed: its client has given up, seconds. Source: B81."""
 
 _TOKEN_ALPHABET = string.ascii_letters + string.digits
 _START_POSITIONS = frozenset(stan_pb2.StartPosition.values())
@@ -153,7 +158,7 @@ class Subscriptions:
             if operation.ack_inbox not in self._stopped:
                 self.engine.start(record, channel, is_resumed=is_resumed)
 
-        self.proposer.add(operation, applied)
+        self.proposer.add(operation, applied, wait_max_s=WAIT_MAX_S)
 
     def _resolve(self, request: SubscriptionRequest, channel: hot.Channel) -> int:
         """Start position of a new subscription, from what is numbered now (B126, B220)."""
@@ -162,13 +167,19 @@ class Subscriptions:
         def first_at_or_after(timestamp_ns: int) -> int:
             return 1 if record is None else self.store.first_message_at_or_after(record, timestamp_ns)
 
-        return last_sent_for(
-            request,
-            first_seq=1 if record is None else record.first_seq,
-            last_seq=channel.seq,
-            now_ns=self.wall_ns(),
-            first_at_or_after=first_at_or_after,
-        )
+        try:
+            return last_sent_for(
+                request,
+                first_seq=1 if record is None else record.first_seq,
+                last_seq=channel.seq,
+                now_ns=self.wall_ns(),
+                first_at_or_after=first_at_or_after,
+            )
+        except CorruptionError as error:
+            logger.error("Error looking up messages of %s: %s", channel.name, error)  # noqa: TRY400  no bug
+            raise RequestError(
+                responses.MESSAGE_UNREADABLE, field="startTimeDelta", value=request.startTimeDelta
+            ) from error
 
     # ---- unsubscribe and close
 

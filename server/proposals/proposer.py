@@ -9,6 +9,7 @@ publishes and acks count before the close that came after them (B126).
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -81,7 +82,8 @@ class Proposer:
     set_reading: Callable[[bool], None]
     sealed_count: int = 0
     _creations: list[tuple[CreateChannel, Done | None]] = field(default_factory=list)
-    _operations: list[tuple[Operation, Done | None]] = field(default_factory=list)
+    _operations: list[tuple[Operation, Done | None, float]] = field(default_factory=list)
+    """With the time of the loop until which they are of use."""
     _in_flight: bool = False
     _progress_wanted: bool = False
     _progress_timer: asyncio.TimerHandle | None = None
@@ -90,9 +92,12 @@ class Proposer:
     _is_stopped: bool = False
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def add(self, operation: Operation, done: Done | None = None) -> None:
-        """Put `operation` into the open batch, behind its messages and the operations before it."""
-        self._operations.append((operation, done))
+    def add(self, operation: Operation, done: Done | None = None, *, wait_max_s: float = math.inf) -> None:
+        """Put `operation` into the open batch, behind its messages and the operations before it.
+
+        When the batch is sealed only after `wait_max_s`, the operation is left out and `done` gets a Refusal.
+        """
+        self._operations.append((operation, done, self.loop.time() + wait_max_s))
         self.core.batch_bytes += _bytes_of(operation)
         self._kick_soon()
 
@@ -156,7 +161,8 @@ class Proposer:
         if self._progress_timer is not None:
             self._progress_timer.cancel()
             self._progress_timer = None
-        for _, done in [*self._creations, *self._operations]:
+        waiting = [done for _, done in self._creations] + [done for _, done, _ in self._operations]
+        for done in waiting:
             if done is not None:
                 done(Refusal(responses.NOT_LEADER))
         self._creations = []
@@ -189,18 +195,26 @@ class Proposer:
             self._progress_wanted = False
             if progress:
                 self.want_progress()
-        for operation, done in self._operations:
+        for operation, done in self._take_useful():
             if done is not None:
                 waiters.append((len(operations), done))
             operations.append(operation)
             if isinstance(operation, Progress):
                 progress.append(operation)
-        self._operations = []
         batch = AppliedBatch(channels=channels, acks=core.acks, progress=progress)
         core.acks = []
         core.batch_count = 0
         core.batch_bytes = 0
         return _Sealed(operations, appends, waiters, batch)
+
+    def _take_useful(self) -> list[tuple[Operation, Done | None]]:
+        """The open operations but those that waited too long (B81), which are answered."""
+        now = self.loop.time()
+        operations, self._operations = self._operations, []
+        for _, done, useful_until in operations:
+            if useful_until < now and done is not None:
+                done(Refusal(responses.WAITED_TOO_LONG))
+        return [(operation, done) for operation, done, useful_until in operations if useful_until >= now]
 
     def _encode(self, sealed: _Sealed) -> list[bytes]:
         """Encode blocks and entry; completes the Append operations."""

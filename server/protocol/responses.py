@@ -34,6 +34,12 @@ OUTCOME_UNKNOWN: Final = "leadership lost while committing log"
 NO_QUEUE_GROUPS: Final = "stan: queue groups are not supported by this version"
 """Not of the original: this version serves plain and durable subscriptions only."""
 
+MESSAGE_UNREADABLE: Final = "stan: a message needed for the start position cannot be read"
+"""Storage errors are passed on as text without paths (B124)."""
+
+WAITED_TOO_LONG: Final = "stan: request waited too long and was not processed"
+"""Not of the original, which drops such requests in silence (B81)."""
+
 LOW_DISK_SPACE: Final = "stan: publish refused, disk space is low"
 """Not of the original: the disk watermark (design, durability and identity)."""
 

@@ -142,8 +142,9 @@ async def test_acks_do_not_move_other_deadlines(client: RawClient, channel: str)
         while (await subscription.next()).sequence != latest:
             pass
         subscription.ack(latest)
+    # Two rounds of the ticks are more than one ack wait of the first message.
     redelivered = [message for message in subscription.received if message.redelivered]
-    assert marks(redelivered)[:2] == [(1, True, 1), (1, True, 2)]
+    assert marks(redelivered)[:1] == [(1, True, 1)]
 
 
 def test_steady_traffic_does_not_move_deadlines() -> None:

@@ -65,6 +65,17 @@ def test_sends_close_together_share_an_entry():
     ]
 
 
+def test_steady_traffic_does_not_move_a_deadline():
+    """B251, B260: sends every millisecond share entries, but none is later than the merge allows."""
+    schedule = Schedule(S)
+    for seq in range(1, 2001):
+        schedule.sent(seq, seq, seq * 1_000_000)
+    entries = popped(schedule, 100 * S)
+    assert entries[0].due_ns < S + 1_000_000 + MERGE_NS
+    assert all(entry.due_ns - S - entry.first * 1_000_000 < MERGE_NS for entry in entries)
+    assert len(entries) == 400
+
+
 def test_failed_heartbeats_postpone_what_is_due():
     """B268: due redeliveries are skipped and due again one ack wait from now; later ones stay."""
     schedule = Schedule(S)

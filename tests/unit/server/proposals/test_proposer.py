@@ -143,6 +143,23 @@ def test_one_entry_is_in_flight(leader):
     assert len(leader.pub_acks()) == 10
 
 
+def test_subscribe_that_waited_too_long_is_not_proposed(leader):
+    """B81: behind a log that hangs, a request whose client has given up makes no subscription; others wait on."""
+    me = leader.client()
+    leader.log.is_applying_at_once = False
+    me.publish("foo")
+    leader.feed(me.subscribe_bytes("foo", "in.old") + me.ping_bytes())
+    leader.loop.move(2.1)
+    leader.feed(me.subscribe_bytes("foo", "in.new") + me.publish_bytes("foo"))
+    leader.log.apply_next()
+    (entry,) = leader.log.proposed
+    assert [one.inbox for one in entry.operations if isinstance(one, Subscribe)] == ["in.new"]
+    leader.log.is_applying_at_once = True
+    leader.log.apply_next()
+    assert [one.inbox for one in leader.store.state.subscriptions.values()] == ["in.new"]
+    assert me.end("subclose", "foo", "in.old").error == responses.INVALID_SUBSCRIPTION
+
+
 def test_refused_block_is_fatal_and_not_acked(leader):
     """The leader's numbers must be the log's: a block that does not fit is a bug, and stopping loses nothing."""
     me = leader.client()
