@@ -101,12 +101,13 @@ class Subscriptions:
         durable = lives[-1] if lives else self.state.durables.get(key)
         if durable is None or durable.ack_inbox in self._removed:
             return None  # a new one, behind the end of the old one in the log
-        if durable.ack_inbox in self._stopped:
-            return durable
-        if isinstance(durable, Subscribe) or durable.is_online:
+        is_online = isinstance(durable, Subscribe) or durable.is_online
+        if is_online and durable.ack_inbox not in self._stopped:
             if not self.replace_durable:
                 raise RequestError(responses.DUPLICATE_DURABLE, field="durableName", value=key[2])
             self._end(durable, CloseSubscription(durable.subscription_id), lambda _result: None)
+        if isinstance(durable, Subscribe):
+            self.proposer.keep(durable)
         return durable
 
     def _check_room(self, channel: hot.Channel) -> None:

@@ -22,7 +22,7 @@ LOOP_TAKERS: Final = ("Queue", "open_connection", "sleep", "wait_for")
 OVERRIDDEN_METHODS: Final = ("_connect_command", "_read_loop")
 """Methods of the library's Client that `dial.py` replaces. A renamed one would leave the stock behaviour in place."""
 
-READ_ATTRIBUTES: Final = ("_io_reader", "_io_writer", "_server_info")
+READ_ATTRIBUTES: Final = ("_bare_io_writer", "_io_reader", "_io_writer", "_server_info")
 """Attributes that the library's `Client.__init__` must set, because `dial.py` reads them."""
 
 PROXY_NAME: Final = "asyncio without loop parameters"

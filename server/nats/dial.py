@@ -73,7 +73,7 @@ class Dialled:
 
     async def close(self) -> None:
         """Free what the library holds. Closes the transport if it is open."""
-        await self._client.close()
+        await _close(self._client)
 
 
 async def dial(address: Address, name: str, security: Security) -> Dialled:
@@ -100,10 +100,10 @@ async def dial(address: Address, name: str, security: Security) -> Dialled:
         )
         return _ready(client, address)
     except asyncio.CancelledError:
-        await client.close()
+        await _close(client)
         raise
     except Exception as error:  # whatever a broken server provokes in the library is a failed attempt
-        await client.close()
+        await _close(client)
         raise DialError(_text(error), is_refused=isinstance(error, ConnectionRefusedError)) from error
 
 
@@ -124,6 +124,13 @@ class _Client(nats.aio.client.Client):  # type: ignore[misc]  # the library is n
 
     async def _read_loop(self) -> None:
         """Nothing: the bytes go to the protocol that takes over."""
+
+
+async def _close(client: _Client) -> None:
+    """Close the client and the socket below TLS, which would else stay open until the TLS shutdown was answered."""
+    await client.close()
+    if client._bare_io_writer is not None:  # noqa: SLF001  no public name for it
+        client._bare_io_writer.close()  # noqa: SLF001  no public name for it
 
 
 def _ready(client: _Client, address: Address) -> Dialled:

@@ -101,6 +101,12 @@ class Proposer:
         self.core.batch_bytes += _bytes_of(operation)
         self._kick_soon()
 
+    def keep(self, operation: Operation) -> None:
+        """Another operation builds upon `operation`: it is proposed however long it waited."""
+        self._operations = [
+            (one, done, math.inf if one is operation else useful_until) for one, done, useful_until in self._operations
+        ]
+
     def create_channel(self, operation: CreateChannel, done: Done | None = None) -> None:
         """Put a new channel into the open batch, ahead of its messages."""
         self._creations.append((operation, done))
@@ -128,6 +134,7 @@ class Proposer:
         sealed = self._seal()
         if not sealed.operations:
             self._idle.set()
+            self.hold_reading()
             return
         parts = self._encode(sealed)
         self._in_flight = True
