@@ -41,8 +41,10 @@ class Data:
 
     def close(self) -> None:
         """Write what is pending and let go of everything, journal first. Blocks."""
-        self.writer.close()
-        self.store.close()
+        try:
+            self.writer.close()
+        finally:
+            self.store.close()
 
 
 def open_data(

@@ -69,11 +69,17 @@ class Reading:
     def first_at_or_after(self, channel: Channel, time_ns: int) -> int:
         """Sequence of the first message with a timestamp >= `time_ns`; behind the last one when there is none (B221).
 
-        Timestamps never fall within a channel (B203), so this reads a few blocks only.
+        Timestamps never fall within a channel (B203). The search widens from the oldest message on, so that expiry, which
+        looks for something near it, reads a block or two however long the channel is.
         """
-        low, high = channel.first_seq, channel.last_seq + 1
+        low, end = channel.first_seq, channel.last_seq + 1
         if channel.last_timestamp_ns < time_ns:
-            return high
+            return end
+        step = 1
+        while low + step < end and self.timestamp_ns(channel, low + step - 1) < time_ns:
+            low += step
+            step *= 2
+        high = min(low + step, end)
         while low < high:
             middle = (low + high) // 2
             if self.timestamp_ns(channel, middle) >= time_ns:

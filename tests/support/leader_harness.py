@@ -24,6 +24,7 @@ from server.outbox import Outbox
 from server.protocol import responses
 from server.protocol import stan_pb2 as pb
 from store import entry
+from store.errors import CorruptionError
 from store.machine.state import Channel, Subscription
 from store.operations import Operation
 from store.store import Store, open_store
@@ -48,7 +49,7 @@ class Frame(NamedTuple):
 class LogEntry(NamedTuple):
     """A committed entry."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     term: int
     data: memoryview
 
@@ -65,6 +66,7 @@ class FakeNats:
         self.subjects: dict[int, str] = {}
         self.ended: list[str] = []
         self.on_barrier: Callable[[], None] = lambda: None
+        self.on_write: Callable[[], None] = lambda: None
         self.writes: list[bytes] = []
         self._sids = 0
 
@@ -89,6 +91,7 @@ class FakeNats:
 
     def write(self, parts: Sequence[bytes]) -> bool:
         self.events.append("write")
+        self.on_write()
         if self.is_connected:
             self.writes.append(b"".join(parts))
         return self.is_connected
@@ -139,9 +142,18 @@ class FakeLog:
     def apply_next(self) -> None:
         """Apply the oldest entry and tell its proposer."""
         sent = self.proposed.pop(0)
+        sent.done(Applied(self._commit(sent)))
+
+    def crash(self, *, committed: int) -> None:
+        """The process is gone: the oldest `committed` entries are in the log although nobody heard of it, others are not."""
+        for sent in self.proposed[:committed]:
+            self._commit(sent)
+        self.proposed.clear()
+
+    def _commit(self, sent: SentEntry) -> object:
         self.applied.append(sent.operations)
         (results,) = self.store.apply([LogEntry(self.store.last_applied()[0] + 1, self.term, memoryview(sent.data))])
-        sent.done(Applied(results))
+        return results
 
     def lose_all(self) -> None:
         """Leadership ends: the outcome of what is not applied is unknown."""
@@ -182,7 +194,7 @@ class Client:
         durable: str = "",
         max_in_flight: int = 1024,
         ack_wait_s: int = 30,
-        start: int = pb.First,
+        start: pb.StartPosition = pb.First,
         fields: Mapping[str, object] = MappingProxyType({}),
     ) -> bytes:
         request = pb.SubscriptionRequest(
@@ -192,7 +204,7 @@ class Client:
             durableName=durable,
             maxInFlight=max_in_flight,
             ackWaitInSecs=ack_wait_s,
-            startPosition=pb.StartPosition.ValueType(start),
+            startPosition=start,
         )
         for name, value in fields.items():
             setattr(request, name, value)
@@ -251,7 +263,7 @@ class Leader:
     """One node that leads. `restart` makes the next leadership on the same store."""
 
     def __init__(self, *, limits: Limits | None = None, **options: object) -> None:
-        self.loop = MovedLoop()
+        self.loop = MovedLoop()  # type: ignore[abstract]  # it has what our code calls
         self.events: list[str] = []
         """Each `propose` to the log and `write` to NATS, in order."""
         self.nats = FakeNats(self.events)
@@ -304,7 +316,7 @@ class Leader:
     def crash(self) -> None:
         """The process is gone without a word, and so is what it had not committed."""
         self.leadership.end()
-        self.log.proposed.clear()
+        self.log.crash(committed=0)
         self.loop.run()
         self.take()
 
@@ -417,6 +429,21 @@ def parse_frames(data: bytes) -> list[Frame]:
         data = data[2:]
         frames.append(Frame(subject, reply[0] if reply else "", payload))
     return frames
+
+
+def damage(leader: Leader, seqs: Sequence[int] = (1,), name: str = "foo") -> tuple[list[int], Callable[[], None]]:
+    """Reads of these sequences of a channel fail from now on; returns the sequences asked for, and how to repair."""
+    read, calls = leader.store.read_messages, list[int]()
+
+    def read_messages(channel: Channel, seq: int, max_count: int, max_bytes: int) -> tuple[int, list[bytes]]:
+        calls.append(seq)
+        first = max(seq, channel.first_seq)
+        if channel.name == name and any(first <= bad < first + max_count for bad in seqs):
+            raise CorruptionError(f"channel {channel.name}, sequence {seq}", "a block", "none")
+        return read(channel, seq, max_count, max_bytes)
+
+    leader.store.read_messages = read_messages  # type: ignore[method-assign]
+    return calls, lambda: setattr(leader.store, "read_messages", read)
 
 
 @contextmanager

@@ -79,17 +79,19 @@ class MovedLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self.now_ns / NS
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]  # *args of any types
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]  # *args of any types
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self._at_ns(self.now_ns + max(round(delay * NS), 0), callback, args, context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # *args of any types
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self._at_ns(round(when * NS), callback, args, context)

@@ -15,7 +15,15 @@ def made(directory="."):
 def test_each_crossing_is_told_once():
     """Low below the low mark, sufficient again from the higher one: no alternating in between."""
     watch, _, told = made()
-    for free in (DISK_OK_BYTES, DISK_LOW_BYTES, DISK_LOW_BYTES - 1, 0, DISK_OK_BYTES - 1, DISK_OK_BYTES, DISK_LOW_BYTES):
+    for free in (
+        DISK_OK_BYTES,
+        DISK_LOW_BYTES,
+        DISK_LOW_BYTES - 1,
+        0,
+        DISK_OK_BYTES - 1,
+        DISK_OK_BYTES,
+        DISK_LOW_BYTES,
+    ):
         watch.look(free)
     assert told == [(True, DISK_LOW_BYTES - 1), (False, DISK_OK_BYTES)]
 

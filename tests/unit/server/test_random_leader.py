@@ -10,8 +10,15 @@ from server.protocol import stan_pb2 as pb
 from store.operations import Subscribe
 from tests.support.leader_harness import Client, Leader
 
-STEPS = 250
+STEPS = 400
 CHANNELS = ("a", "b", "c")
+LIMITS = (
+    Limits(max_msgs=0),
+    Limits(max_msgs=0, max_subs=3),
+    Limits(max_msgs=20),
+    Limits(max_age_ns=3 * 10**9),
+    Limits(max_inactivity_ns=10**9, max_channels=2),
+)
 
 
 class World:
@@ -32,6 +39,8 @@ class World:
         self.promised = {}  # guid -> data, acked by the server
         self.sent = {}  # guid -> (channel, data)
         self.guids = 0
+
+        self.leader.nats.on_write = self.written
 
     # ---- what happens
 
@@ -128,6 +137,11 @@ class World:
     def away(self):
         self.leader.nats.is_connected = False
 
+    def written(self):
+        """Now and then a write is more than NATS takes at once."""
+        if self.random.random() < 0.1:
+            self.full()
+
     def full(self):
         self.leader.nats.is_writable = False
 
@@ -143,7 +157,7 @@ class World:
 
     def crash(self):
         self.look()
-        self.leader.log.proposed.clear()
+        self.leader.log.crash(committed=self.random.randrange(2))
         self.leader.leadership.end()
         self.leader.nats.writes.clear()
         self.begin_again()
@@ -223,6 +237,7 @@ class World:
 
     def settle(self):
         """Everything is applied and reachable; for longer than any ack wait all that comes is acked."""
+        self.leader.nats.on_write = lambda: None
         self.release()
         self.back()
         self.look()
@@ -249,7 +264,8 @@ class World:
         for channel in leader.store.state.channels.values():
             _, messages = leader.store.read_messages(channel, 1, 10**6, 10**9)
             stored |= {(channel.name, pb.MsgProto.FromString(one).data) for one in messages}
-        if not leader.options.limits.max_msgs:
+        limits = leader.options.limits
+        if not (limits.max_msgs or limits.max_age_ns or limits.max_inactivity_ns):
             assert {value for value in self.promised.values() if value not in stored} == set(), "acked is in the log"
 
 
@@ -260,7 +276,7 @@ def test_promises_hold(seed, monkeypatch):
     monkeypatch.setattr("server.leadership.SEND_AHEAD_MAX", 8)
     monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", 300)
     monkeypatch.setattr(engine_module, "FLUSH_BYTES", 500)
-    world = World(seed, Limits(max_msgs=(0, 0, 20)[seed % 3]))
+    world = World(seed, LIMITS[seed % len(LIMITS)])
     try:
         for _ in range(STEPS):
             world.step()

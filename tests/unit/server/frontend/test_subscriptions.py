@@ -298,6 +298,37 @@ def test_end_while_it_is_being_made(leader):
     assert leader.core.ack_subjects == {}
 
 
+def test_subscribe_that_waited_too_long(leader):
+    """B81: a request whose client has given up is not proposed, and leaves nothing behind."""
+    me = leader.client()
+    leader.log.is_applying_at_once = False
+    me.publish("foo")
+    leader.feed(me.subscribe_bytes("foo", "in", durable="d"))
+    leader.loop.move(2.1)
+    leader.feed(me.subscribe_bytes("foo", "in2", durable="e"))
+    apply_all(leader)
+    assert sub_error(leader) == responses.WAITED_TOO_LONG
+    assert sub_error(leader, "in2") == ""
+    assert [one.durable_name for one in leader.store.state.subscriptions.values()] == ["e"]
+    me.subscribe("foo", "in3", durable="d")
+
+
+def test_retry_behind_a_subscribe_that_waits(leader):
+    """B81, B283: closed by inbox and subscribed again while the first waits: the second gets it, whatever the first became."""
+    me = leader.client()
+    leader.log.is_applying_at_once = False
+    me.publish("foo")
+    leader.feed(me.subscribe_bytes("foo", "in", durable="d", start=pb.NewOnly))
+    leader.loop.move(1.5)
+    leader.feed(me.subscribe_bytes("foo", "other"))
+    leader.feed(me.end_bytes("subclose", "foo", "in") + me.subscribe_bytes("foo", "in2", durable="d"))
+    leader.loop.move(1)
+    apply_all(leader)
+    assert sub_error(leader, "in2") == ""
+    me.publish("foo")
+    assert (leader.seqs("in"), leader.seqs("in2")) == ([], [2])
+
+
 def test_end_without_reply_is_done(leader):
     """B18, B100: stan.go sends it so after a timeout."""
     me = leader.client()

@@ -269,6 +269,19 @@ def test_store_that_lags_holds_proposals_until_it_caught_up(leader, monkeypatch)
     assert leader.nats.is_reading
 
 
+def test_reading_goes_on_when_all_that_filled_the_batch_is_dropped(leader, monkeypatch):
+    """B81: requests that waited too long are dropped without an entry; reading, which they paused, must resume."""
+    monkeypatch.setattr("server.proposals.proposer.BATCH_MAX_BYTES", 10_000)
+    monkeypatch.setattr("server.proposals.proposer.STORE_PENDING_MAX_BYTES", 100_000)
+    me = leader.client()
+    me.publish("foo", 1, b"x" * 200_000)
+    leader.feed(b"".join(me.subscribe_bytes("foo", f"in{number}") for number in range(10)))
+    assert not leader.nats.is_reading
+    leader.loop.move(3)
+    leader.let_store_write()
+    assert leader.nats.is_reading
+
+
 # ---- progress
 
 

@@ -149,6 +149,18 @@ def test_closed_client_is_not_asked_and_not_closed_again(leader):
     assert heartbeats(leader) == []
 
 
+def test_heartbeat_of_an_earlier_life_closes_nobody():
+    """B345: the client closed and came back while its heartbeat was under way: that failure is not the new one's."""
+    with leading(hb_interval_ns=10 * S, hb_timeout_ns=S, hb_fail_count=0) as leader:
+        me = leader.client()
+        leader.loop.move(10)
+        leader.take()
+        me.close()
+        leader.client()
+        leader.loop.move(5)
+        assert "me" in leader.store.state.clients
+
+
 def test_timeout_that_meets_a_close(leader):
     """B341, B105: the last failure while the close travels closes nobody twice."""
     me = leader.client()
