@@ -371,10 +371,11 @@ class DeliveryMachine(RuleBasedStateMachine):
     # ---- restarts
 
     @precondition(lambda self: self.is_free and self.is_calm)
-    @rule(away_ms=st.integers(0, 4000), behind=st.integers(0, 30))
-    def restart(self, away_ms: int, behind: int) -> None:
-        """Orderly stop, then a new process."""
-        self.core.stop()
+    @rule(away_ms=st.integers(0, 4000), behind=st.integers(0, 30), channel=channels, count=st.integers(0, 4))
+    def restart(self, away_ms: int, behind: int, channel: str, count: int) -> None:
+        """Orderly stop, messages still under way, then a new process. What was received counts (B424)."""
+        count = count if self.model.clients else 0
+        self.core.stop(b"".join(self._publish(self._client("a"), channel) for _ in range(count)))
         self._restart(away_ms, behind, is_clean=True)
 
     @precondition(lambda self: self.is_calm or (self.is_held and self.calm))
@@ -391,6 +392,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         model, core = self.model, self.core
         self.calm = 0
         self._take_events()
+        if is_clean and +self.owed:
+            raise DisagreementError(f"B98 B424 no PubAck before the stop: {sorted(+self.owed)}")
         stopped_ns = core.wall_ns()
         core.move(away_ms / 1000)
         core.rebuild(min(behind, len(core.journal)))

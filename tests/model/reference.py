@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.model.rules import (
-    MAX_AGE_LATE_NS,
     PROGRESS_NS,
     SLACK_NS,
     Channel,
@@ -65,9 +64,7 @@ class Model:
         """In time: one success resets the count (B342). A late answer does not count (B340)."""
         client = self.clients.get(client_id)
         if client is not None and client.heartbeat_sent_ns:
-            client.heartbeat_due_ns, client.heartbeat_sent_ns = self.now_ns + self.rules.heartbeat_ns, 0
-            client.failures = 0
-            client.note_failing(self.now_ns)
+            client.heartbeat_ended(self.now_ns, self.now_ns + self.rules.heartbeat_ns, failures=0)
 
     def _heartbeats_until(self, now_ns: int) -> None:
         """Heartbeats nobody answered, up to but not at `now_ns`."""
@@ -84,9 +81,7 @@ class Model:
             if due_ns >= now_ns:
                 return
             self.now_ns = due_ns
-            client.heartbeat_due_ns, client.heartbeat_sent_ns = due_ns + self.rules.heartbeat_ns, 0
-            client.failures += 1
-            client.note_failing(due_ns)
+            client.heartbeat_ended(due_ns, due_ns + self.rules.heartbeat_ns, failures=client.failures + 1)
             if client.failures > self.rules.heartbeat_failures:  # B341
                 self.end_client(client.client_id)
 
@@ -114,7 +109,9 @@ class Model:
         for seq in range(channel.first, first):
             if self.now_ns - channel.timestamps[seq] < self.rules.max_age_ns:
                 raise DisagreementError(f"B328 {name}:{seq} expired after {self.now_ns - channel.timestamps[seq]} ns")
-        channel.first = max(channel.first, first)
+        if first > channel.first:
+            channel.expired = (self.now_ns, channel.first)
+            channel.first = first
 
     def deleted(self, name: str) -> None:
         """The server deleted a channel: only without online subscription and publish for long enough (B336, B337)."""
@@ -192,7 +189,7 @@ class Model:
         channel = subscription.channel
         if not self.is_open:
             raise DisagreementError(f"B236 {shown}: the connection takes nothing")
-        if not channel.first <= seq <= channel.last:
+        if not channel.may_send(seq, self.now_ns):
             raise DisagreementError(f"B235 {shown}: stored is {channel.first}..{channel.last}")
         if (data, timestamp_ns) != (channel.datas[seq], channel.timestamps[seq]):
             raise DisagreementError(f"R2 {shown}: published was {channel.datas[seq]!r} at {channel.timestamps[seq]}")
@@ -258,21 +255,11 @@ class Model:
                 raise DisagreementError(f"B340 no heartbeat for {client} at {self.now_ns}")
         if self.held_since_ns is None:
             for channel in self.channels.values():
-                self._settle_channel(channel)
+                is_used = any(one.channel is channel for one in self.online())
+                channel.settle(self.rules, self.now_ns, self.released_ns, is_used=is_used)
         if self.is_open:
             for subscription in self.online():
                 self._settle_subscription(subscription)
-
-    def _settle_channel(self, channel: Channel) -> None:
-        rules = self.rules
-        if rules.max_age_ns and channel.count:
-            age_ns = self.now_ns - channel.timestamps[channel.first]
-            if min(age_ns - rules.max_age_ns, self.now_ns - self.released_ns) > MAX_AGE_LATE_NS:
-                raise DisagreementError(f"B328 {channel.name}:{channel.first} is still there after {age_ns} ns")
-        is_used = any(one.channel is channel for one in self.online())
-        idle_ns = self.now_ns - channel.active_ns
-        if rules.max_inactivity_ns and not is_used and idle_ns > rules.max_inactivity_ns + MAX_AGE_LATE_NS:
-            raise DisagreementError(f"B336 {channel.name} is still there after {idle_ns} ns")
 
     def _settle_subscription(self, subscription: Subscription) -> None:
         if subscription.waiting_first():
@@ -335,9 +322,7 @@ class Model:
         self.is_connected = self.has_room = True
         self.held_since_ns = None
         for client in self.clients.values():
-            client.heartbeat_due_ns, client.heartbeat_sent_ns = self.now_ns + self.rules.heartbeat_ns, 0
-            client.failures = 0  # B365
-            client.note_failing(self.now_ns)
+            client.heartbeat_ended(self.now_ns, self.now_ns + self.rules.heartbeat_ns, failures=0)  # B365
         for channel in self.channels.values():
             channel.active_ns = self.now_ns  # B338
         for subscription in self.subscriptions:

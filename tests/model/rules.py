@@ -47,8 +47,11 @@ class Client:
     marks: list[tuple[int, bool]] = field(default_factory=lambda: [(0, False)])
     """From when on heartbeats failed or did not."""
 
-    def note_failing(self, now_ns: int) -> None:
-        self.marks.append((now_ns, self.failures > 0))
+    def heartbeat_ended(self, now_ns: int, next_ns: int, *, failures: int) -> None:
+        """Answered or not; the next one is due at `next_ns`."""
+        self.heartbeat_due_ns, self.heartbeat_sent_ns = next_ns, 0
+        self.failures = failures
+        self.marks.append((now_ns, failures > 0))
 
     def was_ever(self, *, failing: bool, since_ns: int, until_ns: int | None = None) -> bool:
         """True when its heartbeats did (not) fail at some moment between, both included."""
@@ -69,12 +72,18 @@ class Channel:
     """When its inactivity clock last started (B338)."""
     first: int = 1
     last: int = 0
+    expired: tuple[int, int] = (0, 1)
+    """When messages last expired, and `first` before: what left at the same moment may have been on its way."""
     datas: dict[int, bytes] = field(default_factory=dict)
     timestamps: dict[int, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         return self.last - self.first + 1
+
+    def may_send(self, seq: int, now_ns: int) -> bool:
+        at_ns, first_before = self.expired
+        return (first_before if at_ns == now_ns else self.first) <= seq <= self.last
 
     def store(self, data: bytes, now_ns: int) -> None:
         previous_ns = self.timestamps.get(self.last, 0)
@@ -85,6 +94,16 @@ class Channel:
     def stored_bytes(self, overhead: int) -> int:
         """B327: encoded size and overhead of what is stored."""
         return sum(self._message(seq).ByteSize() + overhead for seq in range(self.first, self.last + 1))
+
+    def settle(self, rules: Rules, now_ns: int, released_ns: int, *, is_used: bool) -> None:
+        """Raises when something should be gone by now (B328, B336)."""
+        if rules.max_age_ns and self.count:
+            late_ns = now_ns - self.timestamps[self.first] - rules.max_age_ns
+            if min(late_ns, now_ns - released_ns) > MAX_AGE_LATE_NS:
+                raise DisagreementError(f"B328 {self.name}:{self.first} is still there, {late_ns} ns late")
+        late_ns = now_ns - self.active_ns - rules.max_inactivity_ns
+        if rules.max_inactivity_ns and not is_used and late_ns > MAX_AGE_LATE_NS:
+            raise DisagreementError(f"B336 {self.name} is still there, {late_ns} ns late")
 
     def _message(self, seq: int) -> MsgProto:
         return MsgProto(sequence=seq, subject=self.name, data=self.datas[seq], timestamp=self.timestamps[seq])
@@ -195,5 +214,6 @@ class Survived:
                 raise DisagreementError(f"B394 {seq} was sent at {one.sent[seq]}, last sent is {self.last_sent}: {one}")
             if is_back and one.acked.get(seq, certain_ns) < certain_ns:
                 raise DisagreementError(f"B253 {seq} was acked at {one.acked[seq]} and comes again: {one}")
-            if seq in self.pending and seq not in one.pending and seq not in one.acked:
-                raise DisagreementError(f"B363 {seq} is pending and was never sent: {one}")
+        for seq in self.pending:
+            if seq not in one.sent:
+                raise DisagreementError(f"B235 B363 {seq} is pending and was never sent: {one}")
