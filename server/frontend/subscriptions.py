@@ -3,6 +3,7 @@
 import logging
 import secrets
 import string
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,6 +21,7 @@ from server.protocol import names, responses, stan_pb2
 from server.protocol.stan_pb2 import SubscriptionRequest, SubscriptionResponse, UnsubscribeRequest
 from store.errors import CorruptionError
 from store.machine.state import Channel, Client, Refusal, Result, State, Subscription
+from store.message import timestamp_ns
 from store.operations import CloseSubscription, Subscribe, Unsubscribe
 from store.store import Store
 
@@ -165,8 +167,18 @@ class Subscriptions:
         """Start position of a new subscription, from what is numbered now (B126, B220)."""
         record = self.state.channels_by_id.get(channel.channel_id)
 
-        def first_at_or_after(timestamp_ns: int) -> int:
-            return 1 if record is None else self.store.first_message_at_or_after(record, timestamp_ns)
+        def first_at_or_after(time_ns: int) -> int:
+            applied = 0
+            if record is not None:
+                found = self.store.first_message_at_or_after(record, time_ns)
+                if found <= record.last_seq:
+                    return found
+                applied = record.last_seq
+            # Numbered and not applied: the open batch is at hand, what travels counts as inside (B128).
+            records = channel.records
+            if records and timestamp_ns(records[0]) < time_ns:
+                return channel.seq - len(records) + 1 + bisect_left(records, time_ns, key=timestamp_ns)
+            return channel.seq + 1 if time_ns > self.core.last_timestamp_ns else applied + 1
 
         try:
             return last_sent_for(

@@ -366,3 +366,19 @@ def test_many_in_one_entry(leader):
     assert leader.delivery().subscriptions == 0
     assert leader.core.ack_subjects == {}
     assert all(not one.is_online for one in leader.store.state.subscriptions.values())
+
+
+@pytest.mark.parametrize(("delta_ns", "last_sent"), [(-1, 2), (500_000_000, 1), (1_500_000_000, 0)])
+def test_start_time_counts_for_messages_that_are_not_applied(delta_ns, last_sent):
+    """B220, B221, B127: publishes that came before the request are inside or not by their stamps, applied or not."""
+    with leading() as leader:
+        me = leader.client()
+        leader.log.is_applying_at_once = False
+        me.publish("other")  # travels, so that the rest waits in the open batch
+        me.publish("foo")
+        leader.loop.move(1)
+        wish = {"startTimeDelta": delta_ns}
+        leader.feed(me.publish_bytes("foo") + me.subscribe_bytes("foo", "in", start=pb.TimeDeltaStart, fields=wish))
+        leader.log.apply_next()
+        (entry,) = leader.log.proposed
+        assert [one.last_sent for one in entry.operations if isinstance(one, Subscribe)] == [last_sent]
