@@ -11,10 +11,9 @@ from typing import Any, Final
 from server import leadership as leadership_module
 from server.config.model import Limits
 from server.delivery import engine as engine_module
-from server.protocol import stan_pb2 as pb
 from store.directory import DataDirectory
 from store.machine.state import Result, Subscription
-from store.operations import DeleteChannel, Expire, Operation
+from store.operations import Append, CreateChannel, DeleteChannel, Expire, Operation
 from store.store import CommittedEntry, Store, open_store
 from tests.support.leader_harness import CLUSTER_ID, Client, Frame, Leader, LogEntry, parse_frames
 from tests.support.store_digest import digest
@@ -22,10 +21,13 @@ from tests.support.store_digest import digest
 ANSWER_S: Final = 0.002
 """How long a client takes to answer a heartbeat, seconds."""
 
+COMMIT_S: Final = 0.001
+"""How long a commit takes that an orderly stop waits for, seconds."""
+
 SEND_AHEAD: Final = 16
 """Instead of SEND_AHEAD_MAX: small, so that bursts reach it."""
 
-TURN_BYTES: Final = 200
+TURN_BYTES: Final = 60
 """Instead of TURN_MAX_BYTES: a subscription needs several turns of the loop for a burst."""
 
 
@@ -35,11 +37,12 @@ class Event:
 
     at_ns: int
     kind: str
-    """frame, heartbeat, answered, expired, deleted"""
+    """frame, heartbeat, answered, stored, expired, deleted"""
     subject: str
     """Subject of the frame, client id, or channel."""
     payload: bytes = b""
-    first_seq: int = 0
+    seq: int = 0
+    """First sequence that is left, or last one stored."""
 
 
 class Core:
@@ -96,19 +99,20 @@ class Core:
         """From now on nothing is committed."""
         self.leader.log.is_applying_at_once = False
 
-    def commit_one(self) -> bool:
-        """The oldest entry proposed while on hold is committed; False, and the hold is over, when there is none."""
-        log = self.leader.log
-        if not log.proposed:
-            log.is_applying_at_once = True
-            return False
-        log.apply_next()
+    def release(self) -> None:
+        """What was proposed is committed, and what that makes propose."""
+        self._commit()
         self.leader.loop.run()
-        return True
+
+    def _commit(self) -> None:
+        self.leader.log.is_applying_at_once = True
+        if self.leader.log.proposed:
+            self.leader.log.apply_next()
 
     def stop(self, data: bytes) -> None:
-        """Orderly stop right after one more read."""
+        """Orderly stop right after one more read; what is on hold is committed meanwhile."""
         self.leader.feed(data, runs=False)
+        self.leader.loop.call_later(COMMIT_S, self._commit)
         self.leader.stop()
         self.is_up = False
 
@@ -163,11 +167,6 @@ class Core:
         """The replicated record of a subscription."""
         return next(one for one in self.leader.store.state.subscriptions.values() if one.ack_inbox == ack_inbox)
 
-    def last_seq(self, channel: str) -> int:
-        """Last sequence that is applied."""
-        record = self.leader.store.state.channels.get(channel)
-        return record.last_seq if record is not None else 0
-
     def check_healthy(self) -> None:
         """No callback failed, nothing is fatal."""
         for context in self.leader.loop.errors:
@@ -217,13 +216,17 @@ class Core:
     def _applied(self, operations: list[Operation]) -> None:
         names = {one.channel_id: one.name for one in self.leader.store.state.channels.values()}
         for operation in operations:
-            if isinstance(operation, Expire):
-                self._note("expired", names[operation.channel_id], first_seq=operation.first_seq)
+            if isinstance(operation, CreateChannel):
+                names[operation.channel_id] = operation.name
+            elif isinstance(operation, Append):
+                self._note("stored", names[operation.channel_id], seq=operation.first_seq + operation.count - 1)
+            elif isinstance(operation, Expire):
+                self._note("expired", names[operation.channel_id], seq=operation.first_seq)
             elif isinstance(operation, DeleteChannel):
                 self._note("deleted", names[operation.channel_id])
 
-    def _note(self, kind: str, subject: str, payload: bytes = b"", *, first_seq: int = 0) -> None:
-        self.events.append(Event(self.leader.wall_ns(), kind, subject, payload, first_seq))
+    def _note(self, kind: str, subject: str, payload: bytes = b"", *, seq: int = 0) -> None:
+        self.events.append(Event(self.leader.wall_ns(), kind, subject, payload, seq))
 
 
 class _Hook(list[Any]):
@@ -235,8 +238,3 @@ class _Hook(list[Any]):
 
     def append(self, item: Any) -> None:
         self._report(item)
-
-
-def message_of(event: Event) -> pb.MsgProto:
-    """The delivery in a frame event."""
-    return pb.MsgProto.FromString(event.payload)

@@ -41,6 +41,7 @@ VARIANTS: Final = (
 
 clients = st.sampled_from(CLIENTS)
 channels = st.sampled_from(CHANNELS)
+sizes = st.sampled_from([0, 0, 40, 700])
 counts = st.one_of(st.integers(1, 5), st.integers(1, 50))
 milliseconds = st.one_of(
     st.integers(1, 30), st.integers(30, 400), st.sampled_from([500, 985, 999, 1000, 1001]), st.integers(1000, 7000)
@@ -198,14 +199,20 @@ class DeliveryMachine(RuleBasedStateMachine):
     # ---- messages
 
     @precondition(lambda self: self.model.is_connected and self.model.clients)
-    @rule(name=clients, channel=channels, count=counts, other=st.integers(0, 5))
-    def publish(self, name: str, channel: str, count: int, other: int) -> None:
+    @rule(
+        name=clients,
+        channel=channels,
+        count=counts,
+        other=st.integers(0, 5),
+        size=sizes,
+    )
+    def publish(self, name: str, channel: str, count: int, other: int, size: int) -> None:
         """One read with messages for one channel, and a few for the other one in between."""
         name = self._client(name)
         names = [channel] * count
         for index in range(other):
             names.insert(index * 2, "bar" if channel == "foo" else "foo")
-        self.core.feed(b"".join(self._publish(name, one) for one in names))
+        self.core.feed(b"".join(self._publish(name, one, size) for one in names))
         self._compare()
 
     @precondition(lambda self: self.is_free and self.model.clients)
@@ -284,12 +291,13 @@ class DeliveryMachine(RuleBasedStateMachine):
         name=clients,
         channel=channels,
         count=counts,
+        size=sizes,
         ms=milliseconds,
         share=st.sampled_from([0, 0.3, 0.7, 1]),
     )
-    def work(self, name: str, channel: str, count: int, ms: int, share: float) -> None:
+    def work(self, name: str, channel: str, count: int, size: int, ms: int, share: float) -> None:
         """Publish, ack a share of what is pending everywhere, let time pass."""
-        self.publish(name, channel, count, 1)
+        self.publish(name, channel, count, 1, size)
         for one in self.model.online():
             pending = sorted(one.pending)
             self.core.feed(self._ack(one, pending[: round(len(pending) * share)]))
@@ -351,6 +359,17 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.core.set_writable(is_writable=model.has_room)
         self._compare()
 
+    @precondition(lambda self: self.is_free and self.model.is_open and self.is_calm)
+    @rule(is_lost=st.booleans(), ms=st.integers(1, 5000), channel=channels)
+    def interrupt(self, is_lost: bool, ms: int, channel: str) -> None:
+        """The connection is away or full for a while."""
+        self.toggle_connection(is_lost)
+        if not is_lost and self.model.clients:
+            self.core.feed(self._publish(self._client("a"), channel))
+            self._compare()
+        self.move(ms)
+        self.toggle_connection(is_lost)
+
     @precondition(lambda self: (self.is_held and self.calm) or (self.is_free and self.is_calm and not self.is_unsteady))
     @rule()
     def toggle_hold(self) -> None:
@@ -360,9 +379,8 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.model.held_since_ns = self.model.now_ns
             self.core.hold()
             return
-        while self.core.commit_one():
-            self._take_stored()
-            self._take_events()
+        self.core.release()
+        self._take_events()
         assert not self.held
         self.model.held_since_ns = None
         self.model.released_ns = self.core.wall_ns()
@@ -370,7 +388,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     # ---- restarts
 
-    @precondition(lambda self: self.is_free and self.is_calm)
+    @precondition(lambda self: (self.is_free and self.is_calm) or (self.is_held and self.calm))
     @rule(away_ms=st.integers(0, 4000), behind=st.integers(0, 30), channel=channels, count=st.integers(0, 4))
     def restart(self, away_ms: int, behind: int, channel: str, count: int) -> None:
         """Orderly stop, messages still under way, then a new process. What was received counts (B424)."""
@@ -413,8 +431,8 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def _take_survivors(self) -> None:
         """What was proposed and not acknowledged is stored, or lost (R1)."""
-        self._take_stored()
         for name, record in self.core.leader.store.state.channels.items():
+            self._stored(name, record.last_seq)
             if record.last_seq != self.model.channel(name).last:
                 raise DisagreementError(f"R1 R3 {name}: last is {record.last_seq}, not {self.model.channel(name).last}")
             if self.model.rules.max_age_ns:
@@ -422,18 +440,12 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.held = []
         self.owed.clear()
 
-    def _take_stored(self) -> None:
-        """The model stores what was held as far as the core has stored it: from the first on, in order (R3, R5)."""
-        missing = {name: one.last_seq for name, one in self.core.leader.store.state.channels.items()}
-        for name in missing:
-            missing[name] -= self.model.channel(name).last
-        waiting, self.held = self.held, []
-        for channel, data, received_ns in waiting:
-            if missing.get(channel, 0) > 0:
-                missing[channel] -= 1
-                self.model.publish(channel, data, received_ns)
-            else:
-                self.held.append((channel, data, received_ns))
+    def _stored(self, name: str, last_seq: int) -> None:
+        """The model stores what was held as far as the core has: from the first on, in order (R3, R5)."""
+        missing = last_seq - self.model.channel(name).last
+        for one in [one for one in self.held if one[0] == name][: max(missing, 0)]:
+            self.held.remove(one)
+            self.model.publish(*one)
 
     # ---- both sides
 
@@ -445,10 +457,10 @@ class DeliveryMachine(RuleBasedStateMachine):
         online = self.model.online()
         return online[index % len(online)]
 
-    def _publish(self, name: str, channel: str) -> bytes:
+    def _publish(self, name: str, channel: str, size: int = 0) -> bytes:
         """Told to the model; the bytes for the core."""
         self.published += 1
-        data = b"%d" % self.published
+        data = (b"%d" % self.published).ljust(size, b".")
         guid = f"g{self.published}"
         self.owed[guid] += 1
         if self.is_held:
@@ -491,7 +503,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         handlers: dict[str, Callable[[Event], None]] = {
             "heartbeat": lambda event: self.model.heartbeat_sent(event.subject),
             "answered": lambda event: self.model.heartbeat_answered(event.subject),
-            "expired": lambda event: self.model.expired(event.subject, event.first_seq),
+            "stored": lambda event: self._stored(event.subject, event.seq),
+            "expired": lambda event: self.model.expired(event.subject, event.seq),
             "deleted": lambda event: self.model.deleted(event.subject),
             "frame": self._frame,
         }

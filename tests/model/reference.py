@@ -189,7 +189,7 @@ class Model:
         channel = subscription.channel
         if not self.is_open:
             raise DisagreementError(f"B236 {shown}: the connection takes nothing")
-        if not channel.may_send(seq, self.now_ns):
+        if not channel.first_on_its_way(self.now_ns) <= seq <= channel.last:
             raise DisagreementError(f"B235 {shown}: stored is {channel.first}..{channel.last}")
         if (data, timestamp_ns) != (channel.datas[seq], channel.timestamps[seq]):
             raise DisagreementError(f"R2 {shown}: published was {channel.datas[seq]!r} at {channel.timestamps[seq]}")
@@ -201,8 +201,9 @@ class Model:
             self._saw_new(subscription, seq, count, shown)
 
     def _saw_new(self, subscription: Subscription, seq: int, count: int, shown: str) -> None:
-        expected = max(subscription.next_seq, subscription.channel.first)  # B230, B235
-        if seq != expected:
+        firsts = (subscription.channel.first_on_its_way(self.now_ns), subscription.channel.first)
+        expected = [max(subscription.next_seq, first) for first in firsts]  # B230, B235
+        if seq not in expected:
             raise DisagreementError(f"B230 B246 {shown}: {subscription}: next is {expected}")
         if subscription.pending_stored() >= subscription.max_in_flight:
             raise DisagreementError(f"B232 {shown}: stalled: {subscription}")
@@ -306,9 +307,9 @@ class Model:
                 is_skipped = client.was_ever(failing=True, since_ns=self.now_ns - SLACK_NS, until_ns=self.now_ns)
                 if subscription.first_pass or not is_skipped or pending.low > self.now_ns + SLACK_NS:
                     continue
+                if self.is_open and client.failures and pending.high <= self.now_ns:
+                    pending.low = self.now_ns - SLACK_NS + subscription.ack_wait_ns
                 pending.high = max(pending.high, self.now_ns) + subscription.ack_wait_ns
-                if self.is_open and client.failures:
-                    pending.low = max(pending.low, self.now_ns - SLACK_NS) + subscription.ack_wait_ns
 
     # ---- restart (B360 to B369, B394)
 

@@ -81,9 +81,10 @@ class Channel:
     def count(self) -> int:
         return self.last - self.first + 1
 
-    def may_send(self, seq: int, now_ns: int) -> bool:
+    def first_on_its_way(self, now_ns: int) -> int:
+        """The first sequence that may arrive now."""
         at_ns, first_before = self.expired
-        return (first_before if at_ns == now_ns else self.first) <= seq <= self.last
+        return first_before if at_ns == now_ns else self.first
 
     def store(self, data: bytes, now_ns: int) -> None:
         previous_ns = self.timestamps.get(self.last, 0)

@@ -6,7 +6,7 @@ from tests.model.machine import DeliveryMachine
 
 TestDelivery = DeliveryMachine.TestCase
 TestDelivery.settings = settings(
-    max_examples=200,
+    max_examples=350,
     stateful_step_count=40,
     derandomize=True,
     deadline=None,

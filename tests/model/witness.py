@@ -15,7 +15,7 @@ class History:
     acked: dict[int, int] = field(default_factory=dict)
     """When, ns."""
     forgiven: set[int] = field(default_factory=set)
-    """Acked so shortly before a crash that they may come again, flagged."""
+    """Acked so shortly before a crash, or sent before and acked behind it, that they may come again, flagged."""
 
     def got(self, seq: int, *, is_redelivered: bool) -> None:
         """A delivery: raises when no subscriber may see it."""
@@ -41,4 +41,4 @@ class History:
 
     def crashed(self, certain_ns: int) -> None:
         """Acks since `certain_ns` may be lost."""
-        self.forgiven |= {seq for seq, at_ns in self.acked.items() if at_ns >= certain_ns}
+        self.forgiven |= {seq for seq, at_ns in self.acked.items() if at_ns >= certain_ns} | self.unacked
