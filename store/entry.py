@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from store import entry_pb2 as pb
 from store.constants import ENTRY_FORMAT_VERSION
 from store.errors import EntryError, FormatVersionError
+from store.holders import SLOT_MAX
 from store.operations import (
     Append,
     BeginLeadership,
@@ -24,6 +25,7 @@ from store.operations import (
     CreateChannel,
     DeleteChannel,
     Expire,
+    GroupProgress,
     InitCluster,
     Limits,
     Operation,
@@ -151,6 +153,37 @@ def _read_progress(target: pb.Operation) -> Progress:
     if len(flat) % 2:
         raise EntryError(f"progress of subscription {message.subscription_id} has a range without end")
     return Progress(message.subscription_id, message.last_sent, message.floor, acked)
+
+
+def _write_group_progress(target: pb.Operation, operation: GroupProgress) -> None:
+    message = target.group_progress
+    message.group_id = operation.group_id
+    message.last_sent = operation.last_sent
+    message.floor = operation.floor
+    message.acked.extend(operation.acked)
+    for moved in operation.moved:
+        message.moved.extend(moved)
+    message.first = operation.first
+    message.sent = operation.sent
+
+
+def _read_group_progress(target: pb.Operation) -> GroupProgress:
+    message = target.group_progress
+    if len(message.moved) % 2 or len(message.sent) % 2:
+        raise EntryError(f"progress of queue group {message.group_id} has a sequence without slot")
+    if any(slot > SLOT_MAX for slot in message.moved[1::2]):
+        raise EntryError(
+            f"progress of queue group {message.group_id} names slot {max(message.moved[1::2])}, allowed: 0 to {SLOT_MAX}"
+        )
+    return GroupProgress(
+        group_id=message.group_id,
+        last_sent=message.last_sent,
+        floor=message.floor,
+        acked=tuple(message.acked),
+        moved=tuple(zip(message.moved[::2], message.moved[1::2], strict=True)),
+        first=message.first,
+        sent=message.sent,
+    )
 
 
 def _write_init_cluster(target: pb.Operation, operation: InitCluster) -> None:
@@ -305,6 +338,7 @@ _WRITERS: Final[dict[type, Callable[..., None]]] = {
     CloseSubscription: _write_close_subscription,
     Unsubscribe: _write_unsubscribe,
     Progress: _write_progress,
+    GroupProgress: _write_group_progress,
     CleanStop: _write_clean_stop,
     BeginLeadership: _write_begin_leadership,
 }
@@ -322,6 +356,7 @@ _READERS: Final[dict[str, Callable[[pb.Operation], Operation]]] = {
     "close_subscription": _read_close_subscription,
     "unsubscribe": _read_unsubscribe,
     "progress": _read_progress,
+    "group_progress": _read_group_progress,
     "clean_stop": _read_clean_stop,
     "begin_leadership": _read_begin_leadership,
 }

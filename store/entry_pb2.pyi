@@ -141,6 +141,24 @@ class Progress(_message.Message):
     acked: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, subscription_id: _Optional[int] = ..., last_sent: _Optional[int] = ..., floor: _Optional[int] = ..., acked: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class GroupProgress(_message.Message):
+    __slots__ = ("group_id", "last_sent", "floor", "acked", "moved", "first", "sent")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_SENT_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_FIELD_NUMBER: _ClassVar[int]
+    ACKED_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    group_id: int
+    last_sent: int
+    floor: int
+    acked: _containers.RepeatedScalarFieldContainer[int]
+    moved: _containers.RepeatedScalarFieldContainer[int]
+    first: int
+    sent: bytes
+    def __init__(self, group_id: _Optional[int] = ..., last_sent: _Optional[int] = ..., floor: _Optional[int] = ..., acked: _Optional[_Iterable[int]] = ..., moved: _Optional[_Iterable[int]] = ..., first: _Optional[int] = ..., sent: _Optional[bytes] = ...) -> None: ...
+
 class CleanStop(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -152,7 +170,7 @@ class BeginLeadership(_message.Message):
     def __init__(self, send_ahead: _Optional[int] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("init_cluster", "create_channel", "set_limits", "delete_channel", "append", "expire", "connect_client", "close_client", "subscribe", "close_subscription", "unsubscribe", "progress", "clean_stop", "begin_leadership")
+    __slots__ = ("init_cluster", "create_channel", "set_limits", "delete_channel", "append", "expire", "connect_client", "close_client", "subscribe", "close_subscription", "unsubscribe", "progress", "clean_stop", "begin_leadership", "group_progress")
     INIT_CLUSTER_FIELD_NUMBER: _ClassVar[int]
     CREATE_CHANNEL_FIELD_NUMBER: _ClassVar[int]
     SET_LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +185,7 @@ class Operation(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     CLEAN_STOP_FIELD_NUMBER: _ClassVar[int]
     BEGIN_LEADERSHIP_FIELD_NUMBER: _ClassVar[int]
+    GROUP_PROGRESS_FIELD_NUMBER: _ClassVar[int]
     init_cluster: InitCluster
     create_channel: CreateChannel
     set_limits: SetLimits
@@ -181,7 +200,8 @@ class Operation(_message.Message):
     progress: Progress
     clean_stop: CleanStop
     begin_leadership: BeginLeadership
-    def __init__(self, init_cluster: _Optional[_Union[InitCluster, _Mapping]] = ..., create_channel: _Optional[_Union[CreateChannel, _Mapping]] = ..., set_limits: _Optional[_Union[SetLimits, _Mapping]] = ..., delete_channel: _Optional[_Union[DeleteChannel, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., expire: _Optional[_Union[Expire, _Mapping]] = ..., connect_client: _Optional[_Union[ConnectClient, _Mapping]] = ..., close_client: _Optional[_Union[CloseClient, _Mapping]] = ..., subscribe: _Optional[_Union[Subscribe, _Mapping]] = ..., close_subscription: _Optional[_Union[CloseSubscription, _Mapping]] = ..., unsubscribe: _Optional[_Union[Unsubscribe, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., clean_stop: _Optional[_Union[CleanStop, _Mapping]] = ..., begin_leadership: _Optional[_Union[BeginLeadership, _Mapping]] = ...) -> None: ...
+    group_progress: GroupProgress
+    def __init__(self, init_cluster: _Optional[_Union[InitCluster, _Mapping]] = ..., create_channel: _Optional[_Union[CreateChannel, _Mapping]] = ..., set_limits: _Optional[_Union[SetLimits, _Mapping]] = ..., delete_channel: _Optional[_Union[DeleteChannel, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., expire: _Optional[_Union[Expire, _Mapping]] = ..., connect_client: _Optional[_Union[ConnectClient, _Mapping]] = ..., close_client: _Optional[_Union[CloseClient, _Mapping]] = ..., subscribe: _Optional[_Union[Subscribe, _Mapping]] = ..., close_subscription: _Optional[_Union[CloseSubscription, _Mapping]] = ..., unsubscribe: _Optional[_Union[Unsubscribe, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., clean_stop: _Optional[_Union[CleanStop, _Mapping]] = ..., begin_leadership: _Optional[_Union[BeginLeadership, _Mapping]] = ..., group_progress: _Optional[_Union[GroupProgress, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
     __slots__ = ("version", "time_ns", "operations")

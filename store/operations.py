@@ -87,7 +87,10 @@ class CloseClient:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """A new subscription, or an offline durable (same id) that comes online (B283)."""
+    """A new subscription, an offline durable (same id) that comes online (B283), or a member that joins a queue group.
+
+    `last_sent` counts for a new subscription or group only (B222).
+    """
 
     subscription_id: int
     channel_id: int
@@ -126,6 +129,23 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupProgress:
+    """What a queue group was sent and acked since its last one.
+
+    Up to `floor` everything is acked; of the rest up to the group's earlier last sent, `acked` are acked, `moved` (sequence,
+    slot) changed hands. What was sent since is acked, but for `sent`: slots, as `store.holders` encodes them, from `first` on.
+    """
+
+    group_id: int
+    last_sent: int
+    floor: int
+    acked: tuple[int, ...]
+    moved: tuple[tuple[int, int], ...]
+    first: int
+    sent: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CleanStop:
     """The leader stops in order: the progress in the store is all that was sent and acked."""
 
@@ -150,6 +170,7 @@ Operation = (
     | CloseSubscription
     | Unsubscribe
     | Progress
+    | GroupProgress
     | CleanStop
     | BeginLeadership
 )

@@ -12,7 +12,8 @@ from google.protobuf.message import DecodeError
 
 from store import records_pb2 as pb
 from store.errors import CorruptionError
-from store.machine.state import Channel, Client, State, Subscription
+from store.holders import Holders
+from store.machine.state import Channel, Client, Group, State, Subscription
 from store.operations import Limits
 from store.ranges import Ranges
 
@@ -20,6 +21,7 @@ CHECKSUM: Final = struct.Struct("<I")
 APPLIED: Final = struct.Struct("<QQ")
 CHANNEL: Final = struct.Struct("<QQQqQQQ")
 PROGRESS: Final = struct.Struct("<QQ")
+GROUP_PROGRESS: Final = struct.Struct("<Q")
 VERSION: Final = struct.Struct("<I")
 
 
@@ -168,6 +170,8 @@ def encode_subscription(subscription: Subscription) -> bytes:
         ack_wait_s=subscription.ack_wait_s,
         is_online=subscription.is_online,
         suspect_to=subscription.suspect_to,
+        group_id=subscription.group_id,
+        slot=subscription.slot,
     ).SerializeToString()
 
 
@@ -176,10 +180,10 @@ def encode_progress(subscription: Subscription) -> bytes:
     return PROGRESS.pack(subscription.last_sent, subscription.floor) + subscription.acked.encode()
 
 
-def decode_subscription(subscription_id: int, content: bytes, progress: bytes) -> Subscription:
-    """A subscription of both its records."""
+def decode_subscription(subscription_id: int, content: bytes, progress: bytes | None) -> Subscription:
+    """A subscription of both its records; a member of a queue group has no progress."""
     record = pb.Subscription.FromString(content)
-    last_sent, floor = PROGRESS.unpack_from(progress)
+    last_sent, floor = PROGRESS.unpack_from(progress) if progress is not None else (0, 0)
     return Subscription(
         subscription_id=subscription_id,
         channel_id=record.channel_id,
@@ -193,7 +197,35 @@ def decode_subscription(subscription_id: int, content: bytes, progress: bytes) -
         is_online=record.is_online,
         last_sent=last_sent,
         floor=floor,
-        acked=Ranges.decode(progress[PROGRESS.size :]),
+        acked=Ranges.decode(progress[PROGRESS.size :] if progress is not None else b""),
+        suspect_to=record.suspect_to,
+        group_id=record.group_id,
+        slot=record.slot,
+    )
+
+
+def encode_group(group: Group) -> bytes:
+    """A queue group without its id, which is the key, without its progress and its members."""
+    return pb.Group(
+        channel_id=group.channel_id, durable_name=group.durable_name, name=group.name, suspect_to=group.suspect_to
+    ).SerializeToString()
+
+
+def encode_group_progress(group: Group) -> bytes:
+    """What was sent, and who holds it."""
+    return GROUP_PROGRESS.pack(group.holders.floor) + group.holders.encode()
+
+
+def decode_group(group_id: int, content: bytes, progress: bytes) -> Group:
+    """A queue group of both its records, without members."""
+    record = pb.Group.FromString(content)
+    (floor,) = GROUP_PROGRESS.unpack_from(progress)
+    return Group(
+        group_id=group_id,
+        channel_id=record.channel_id,
+        durable_name=record.durable_name,
+        name=record.name,
+        holders=Holders.decode(floor, progress[GROUP_PROGRESS.size :]),
         suspect_to=record.suspect_to,
     )
 

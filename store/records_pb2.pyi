@@ -48,7 +48,7 @@ class Client(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., conn_id: _Optional[bytes] = ..., heartbeat_inbox: _Optional[str] = ..., protocol: _Optional[int] = ..., ping_interval_s: _Optional[int] = ..., ping_max_out: _Optional[int] = ...) -> None: ...
 
 class Subscription(_message.Message):
-    __slots__ = ("channel_id", "client_id", "inbox", "ack_inbox", "durable_name", "queue_group", "max_in_flight", "ack_wait_s", "is_online", "suspect_to")
+    __slots__ = ("channel_id", "client_id", "inbox", "ack_inbox", "durable_name", "queue_group", "max_in_flight", "ack_wait_s", "is_online", "suspect_to", "group_id", "slot")
     CHANNEL_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     INBOX_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,8 @@ class Subscription(_message.Message):
     ACK_WAIT_S_FIELD_NUMBER: _ClassVar[int]
     IS_ONLINE_FIELD_NUMBER: _ClassVar[int]
     SUSPECT_TO_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
     channel_id: int
     client_id: str
     inbox: str
@@ -69,4 +71,18 @@ class Subscription(_message.Message):
     ack_wait_s: int
     is_online: bool
     suspect_to: int
-    def __init__(self, channel_id: _Optional[int] = ..., client_id: _Optional[str] = ..., inbox: _Optional[str] = ..., ack_inbox: _Optional[str] = ..., durable_name: _Optional[str] = ..., queue_group: _Optional[str] = ..., max_in_flight: _Optional[int] = ..., ack_wait_s: _Optional[int] = ..., is_online: _Optional[bool] = ..., suspect_to: _Optional[int] = ...) -> None: ...
+    group_id: int
+    slot: int
+    def __init__(self, channel_id: _Optional[int] = ..., client_id: _Optional[str] = ..., inbox: _Optional[str] = ..., ack_inbox: _Optional[str] = ..., durable_name: _Optional[str] = ..., queue_group: _Optional[str] = ..., max_in_flight: _Optional[int] = ..., ack_wait_s: _Optional[int] = ..., is_online: _Optional[bool] = ..., suspect_to: _Optional[int] = ..., group_id: _Optional[int] = ..., slot: _Optional[int] = ...) -> None: ...
+
+class Group(_message.Message):
+    __slots__ = ("channel_id", "durable_name", "name", "suspect_to")
+    CHANNEL_ID_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_NAME_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUSPECT_TO_FIELD_NUMBER: _ClassVar[int]
+    channel_id: int
+    durable_name: str
+    name: str
+    suspect_to: int
+    def __init__(self, channel_id: _Optional[int] = ..., durable_name: _Optional[str] = ..., name: _Optional[str] = ..., suspect_to: _Optional[int] = ...) -> None: ...

@@ -46,6 +46,7 @@ def collect(state: State, index: int, term: int) -> Batch:
         meta.append(_item(layout.CLUSTER_KEY, records.encode_cluster(state)))
     channels = state.channels_by_id
     subscriptions = state.subscriptions
+    groups = state.groups
     blocks: dict[int, list[Stored]] = {}
     for created in changes.blocks:
         channel = channels.get(created.channel_id)
@@ -74,6 +75,14 @@ def collect(state: State, index: int, term: int) -> Batch:
             layout.PROGRESS: [
                 _id_item(number, records.encode_progress(subscriptions[number]) if number in subscriptions else None)
                 for number in changes.progress
+            ],
+            layout.GROUPS: [
+                _id_item(number, records.encode_group(groups[number]) if number in groups else None)
+                for number in changes.groups
+            ],
+            layout.GROUP_PROGRESS: [
+                _id_item(number, records.encode_group_progress(groups[number]) if number in groups else None)
+                for number in changes.group_progress
             ],
         },
         deleted_channels=[number for number in changes.channels if number not in channels],

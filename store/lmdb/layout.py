@@ -3,7 +3,7 @@
 | database | key | value |
 |---|---|---|
 | meta | `format`, `identity`, `applied`, `cluster` | record |
-| channels, clients, subscriptions, progress | u64 big-endian id (clients: number) | record |
+| channels, clients, subscriptions, progress, groups, group_progress | u64 big-endian id (clients: number) | record |
 | messages | u64 channel id, u64 first sequence, both big-endian | block |
 
 Records are sealed (`store.records`); a block has its own checksum. Big-endian keys sort like their numbers.
@@ -17,9 +17,11 @@ CHANNELS: Final = b"channels"
 CLIENTS: Final = b"clients"
 SUBSCRIPTIONS: Final = b"subscriptions"
 PROGRESS: Final = b"progress"
+GROUPS: Final = b"groups"
+GROUP_PROGRESS: Final = b"group_progress"
 MESSAGES: Final = b"messages"
 
-DATABASES: Final = (META, CHANNELS, CLIENTS, SUBSCRIPTIONS, PROGRESS, MESSAGES)
+DATABASES: Final = (META, CHANNELS, CLIENTS, SUBSCRIPTIONS, PROGRESS, GROUPS, GROUP_PROGRESS, MESSAGES)
 
 FORMAT_KEY: Final = b"format"
 IDENTITY_KEY: Final = b"identity"

@@ -29,11 +29,16 @@ def load(environment: Environment) -> tuple[State, int, int]:
             state.clients[client.client_id] = client
             if client.conn_id:
                 state.clients_by_conn_id[client.conn_id] = client
+        progress = dict(_contents(environment, transaction, layout.GROUP_PROGRESS))
+        for group_id, content in _contents(environment, transaction, layout.GROUPS):
+            _add_group(state, group_id, content, progress.pop(group_id, None), path)
+        _refuse_left_over(progress, "queue group", path)
         progress = dict(_contents(environment, transaction, layout.PROGRESS))
         for subscription_id, content in _contents(environment, transaction, layout.SUBSCRIPTIONS):
             _add_subscription(state, subscription_id, content, progress.pop(subscription_id, None), path)
-    if progress:
-        raise CorruptionError(path, "a subscription for each progress", f"none for {sorted(progress)}")
+        _refuse_left_over(progress, "subscription", path)
+    for group in state.groups.values():
+        state.channels_by_id[group.channel_id].offline_groups += not group.members
     return state, index, term
 
 
@@ -46,10 +51,29 @@ def _contents(
         yield number, records.unseal(key, record, environment.data_path)
 
 
-def _add_subscription(state: State, subscription_id: int, content: bytes, progress: bytes | None, path: str) -> None:
+def _refuse_left_over(progress: dict[int, bytes], kind: str, path: str) -> None:
+    if progress:
+        raise CorruptionError(path, f"a {kind} for each progress", f"none for {sorted(progress)}")
+
+
+def _add_group(state: State, group_id: int, content: bytes, progress: bytes | None, path: str) -> None:
     if progress is None:
-        raise CorruptionError(path, f"the progress of subscription {subscription_id}", "none")
+        raise CorruptionError(path, f"the progress of queue group {group_id}", "none")
+    group = records.decode_group(group_id, content, progress)
+    channel = state.channels_by_id.get(group.channel_id)
+    if channel is None:
+        raise CorruptionError(path, f"the channel {group.channel_id} of queue group {group_id}", "none")
+    state.groups[group_id] = state.groups_by_key[group.channel_id, group.durable_name, group.name] = group
+    channel.group_ids[group_id] = None
+
+
+def _add_subscription(state: State, subscription_id: int, content: bytes, progress: bytes | None, path: str) -> None:
     subscription = records.decode_subscription(subscription_id, content, progress)
+    group = state.groups.get(subscription.group_id)
+    is_member = bool(subscription.queue_group)
+    if (group if is_member else progress) is None:
+        missing = f"queue group {subscription.group_id}" if is_member else "progress"
+        raise CorruptionError(path, f"the {missing} of subscription {subscription_id}", "none")
     channel = state.channels_by_id.get(subscription.channel_id)
     client = state.clients.get(subscription.client_id)
     if channel is None or (subscription.is_online and client is None):
@@ -57,7 +81,9 @@ def _add_subscription(state: State, subscription_id: int, content: bytes, progre
         raise CorruptionError(path, f"the {missing} of subscription {subscription_id}", "none")
     state.subscriptions[subscription_id] = subscription
     channel.subscription_ids[subscription_id] = None
-    if subscription.durable_name:
+    if group is not None:
+        group.members[subscription.slot] = subscription
+    elif subscription.durable_name:
         key = (subscription.client_id, subscription.channel_id, subscription.durable_name)
         state.durables[key] = subscription
     if subscription.is_online and client is not None:

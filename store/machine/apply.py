@@ -7,7 +7,7 @@ nothing; whatever is raised leaves the state unusable, and the node must stop be
 from typing import assert_never
 
 from store.entry import Entry
-from store.machine import channels, clients, cluster, limits, messages, progress, subscriptions
+from store.machine import channels, clients, cluster, groups, limits, messages, progress, subscriptions
 from store.machine.ports import BlockReader
 from store.machine.state import Result, State
 from store.operations import (
@@ -20,6 +20,7 @@ from store.operations import (
     CreateChannel,
     DeleteChannel,
     Expire,
+    GroupProgress,
     InitCluster,
     Operation,
     Progress,
@@ -47,6 +48,8 @@ def _apply(state: State, operation: Operation, reader: BlockReader) -> Result:  
     match operation:
         case Progress():
             return progress.advance(state, operation)
+        case GroupProgress():
+            return groups.advance(state, operation)
         case InitCluster():
             return cluster.init(state, operation)
         case CreateChannel():

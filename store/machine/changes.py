@@ -23,6 +23,8 @@ class Changes:
     """By number; None: gone."""
     subscriptions: set[int] = field(default_factory=set)
     progress: set[int] = field(default_factory=set)
-    """Subscriptions whose last sent, floor or acked ranges changed."""
+    """Subscriptions whose last sent, floor or acked ranges changed. Members of queue groups have none of their own."""
+    groups: set[int] = field(default_factory=set)
+    group_progress: set[int] = field(default_factory=set)
     blocks: "list[Block]" = field(default_factory=list)
     block_bytes: int = 0

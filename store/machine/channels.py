@@ -1,6 +1,6 @@
 """Creates and deletes channels (B200, B336). Pure."""
 
-from store.machine import refusals, subscriptions
+from store.machine import groups, refusals, subscriptions
 from store.machine.state import Channel, Refusal, Result, State
 from store.operations import CreateChannel, DeleteChannel
 
@@ -27,6 +27,8 @@ def delete(state: State, operation: DeleteChannel) -> Result:
         return refusals.UNKNOWN_CHANNEL
     for subscription_id in list(channel.subscription_ids):
         subscriptions.remove(state, state.subscriptions[subscription_id])
+    for group_id in list(channel.group_ids):  # those without members
+        groups.remove(state, state.groups[group_id])
     state.tail.drop_all(channel.tail)
     del state.channels[channel.name]
     del state.channels_by_id[channel.channel_id]

@@ -22,15 +22,22 @@ def init(state: State, operation: InitCluster) -> Result:
 
 
 def begin_leadership(state: State, operation: BeginLeadership) -> Result:
-    """Mark what online subscriptions may have been sent. Offline ones have exact progress: it came with their close."""
+    """Mark what online subscriptions and groups may have been sent. Offline ones have exact progress: it came with their end."""
     if state.progress_is_exact:
         return None
     for subscription in state.subscriptions.values():
         last_seq = state.channels_by_id[subscription.channel_id].last_seq
         suspect_to = min(last_seq, subscription.last_sent + operation.send_ahead)
-        if subscription.is_online and suspect_to > max(subscription.last_sent, subscription.suspect_to):
+        is_plain = subscription.is_online and not subscription.queue_group
+        if is_plain and suspect_to > max(subscription.last_sent, subscription.suspect_to):
             subscription.suspect_to = suspect_to
             state.changes.subscriptions.add(subscription.subscription_id)
+    for group in state.groups.values():
+        last_seq = state.channels_by_id[group.channel_id].last_seq
+        suspect_to = min(last_seq, group.holders.last + operation.send_ahead)
+        if group.members and suspect_to > max(group.holders.last, group.suspect_to):
+            group.suspect_to = suspect_to
+            state.changes.groups.add(group.group_id)
     return None
 
 

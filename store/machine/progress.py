@@ -12,7 +12,7 @@ from store.operations import Progress
 def advance(state: State, operation: Progress) -> Result:
     """Take over the progress; what continues the floor becomes part of it."""
     subscription = state.subscriptions.get(operation.subscription_id)
-    if subscription is None:
+    if subscription is None or subscription.queue_group:
         return refusals.INVALID_SUBSCRIPTION
     last_sent = max(subscription.last_sent, operation.last_sent)
     reported = max(operation.floor, operation.acked[-1][1]) if operation.acked else operation.floor

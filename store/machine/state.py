@@ -6,6 +6,7 @@ and last_seq stays (B200, B202). The indexes are derived: they are not stored an
 
 from dataclasses import dataclass, field
 
+from store.holders import Holders
 from store.machine.changes import Changes
 from store.machine.tail import Block, ChannelTail, Tail
 from store.operations import Limits
@@ -68,7 +69,11 @@ class Channel:
     head: HeadLengths | None = None
     """Cache of `store.machine.limits`."""
     subscription_ids: dict[int, None] = field(default_factory=dict)
-    """All its subscriptions, online or not. Derived."""
+    """All its subscriptions, online or not, members of queue groups included. Derived."""
+    group_ids: dict[int, None] = field(default_factory=dict)
+    """All its queue groups. Derived."""
+    offline_groups: int = 0
+    """Durable queue groups without members: each counts like a subscription (B330). Derived."""
 
     @property
     def count(self) -> int:
@@ -85,6 +90,7 @@ class Channel:
 class Subscription:
     """A subscription and its progress. Pending: sequences in (floor, last_sent] that are not in `acked`.
 
+    A member of a queue group is always online, and its progress is the group's.
     Invariant: floor <= last_sent; `acked` lies in (floor + 1, last_sent].
     """
 
@@ -103,10 +109,35 @@ class Subscription:
     acked: Ranges
     suspect_to: int = 0
     """Up to here a leader that did not stop in order may have sent more than `last_sent` says (B394)."""
+    group_id: int = 0
+    slot: int = 0
+    """Names the member in its group's `holders`."""
+
+
+@dataclass(slots=True)
+class Group:
+    """A queue group: one progress for all members (B303). Without members it is offline (B315).
+
+    Invariant: while there are members, `holders` knows no other slots than theirs.
+    """
+
+    group_id: int
+    """Id of the subscription that founded it."""
+    channel_id: int
+    durable_name: str
+    name: str
+    holders: Holders
+    suspect_to: int = 0
+    """As in `Subscription`."""
+    members: dict[int, Subscription] = field(default_factory=dict)
+    """By slot, in the order they joined. Derived."""
 
 
 DurableKey = tuple[str, int, str]
 """Client id, channel id and durable name (B280)."""
+
+GroupKey = tuple[int, str, str]
+"""Channel id, durable name and group name (B300 to B302)."""
 
 
 @dataclass(slots=True)
@@ -127,6 +158,8 @@ class State:
     channels_by_id: dict[int, Channel] = field(default_factory=dict)
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     durables: dict[DurableKey, Subscription] = field(default_factory=dict)
+    groups: dict[int, Group] = field(default_factory=dict)
+    groups_by_key: dict[GroupKey, Group] = field(default_factory=dict)
     tail: Tail = field(default_factory=Tail)
     changes: Changes = field(default_factory=Changes)
     """What the durable form does not have yet."""
@@ -137,6 +170,8 @@ __all__ = [
     "Channel",
     "Client",
     "DurableKey",
+    "Group",
+    "GroupKey",
     "HeadLengths",
     "Refusal",
     "Result",

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import asdict
 from typing import Final
 
-from store.machine.state import Channel, State, Subscription
+from store.machine.state import Channel, Group, State, Subscription
 from store.store import Store
 
 READ_MAX_COUNT: Final = 1024
@@ -46,6 +46,7 @@ def digest_state(state: State) -> str:
             for client in state.clients.values()
         ),
         [_subscription(state.subscriptions[number]) for number in sorted(state.subscriptions)],
+        [_group(state.groups[number]) for number in sorted(state.groups)],
     ]
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
@@ -56,7 +57,7 @@ def _channel(channel: Channel) -> tuple[object, ...]:
         channel.name,
         asdict(channel.limits),
         (channel.first_seq, channel.last_seq, channel.total_bytes, channel.last_timestamp_ns),
-        sorted(channel.subscription_ids),
+        (sorted(channel.subscription_ids), sorted(channel.group_ids), channel.offline_groups),
     )
 
 
@@ -66,4 +67,13 @@ def _subscription(subscription: Subscription) -> tuple[object, ...]:
         (subscription.inbox, subscription.ack_inbox, subscription.durable_name, subscription.queue_group),
         (subscription.max_in_flight, subscription.ack_wait_s, subscription.is_online),
         (subscription.last_sent, subscription.floor, subscription.acked.encode(), subscription.suspect_to),
+        (subscription.group_id, subscription.slot),
+    )
+
+
+def _group(group: Group) -> tuple[object, ...]:
+    return (
+        (group.group_id, group.channel_id, group.durable_name, group.name),
+        (group.holders.floor, group.holders.encode(), group.suspect_to),
+        [(slot, member.subscription_id) for slot, member in group.members.items()],
     )

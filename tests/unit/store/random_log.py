@@ -1,5 +1,6 @@
 """Makes random logs: mostly operations that make sense, some that are refused, in entries of a few."""
 
+from array import array
 from random import Random
 
 from store.operations import (
@@ -10,6 +11,7 @@ from store.operations import (
     CreateChannel,
     DeleteChannel,
     Expire,
+    GroupProgress,
     InitCluster,
     Limits,
     Operation,
@@ -23,6 +25,7 @@ CLIENTS = ("a", "b", "c")
 CHANNELS = ("foo", "bar", "baz")
 LIMITS = (Limits(0, 0, 40), Limits(7, 0, 0), Limits(0, 900, 40), Limits(20, 2000, 0))
 DURABLES = ("", "d", "e")
+GROUPS = ("", "", "g", "h")
 
 
 class RandomLog:
@@ -98,6 +101,7 @@ class RandomLog:
                 client_id=random.choice([*state.clients, "nobody"]),
                 durable=random.choice(DURABLES),
                 last_sent=last_sent,
+                queue_group=random.choice(GROUPS),
             )
         return random.choice([CleanStop(), BeginLeadership(5)])
 
@@ -115,8 +119,29 @@ class RandomLog:
             return self.random.choice([CloseSubscription, CloseSubscription, Unsubscribe])(subscription_id)
         return self.progress(subscription_id)
 
+    def group_progress(self, group_id: int) -> Operation:
+        """Mostly right; now and then with a gap, a slot that is nobody's, or acks beyond what was sent."""
+        group, random = self.machine.state.groups[group_id], self.random
+        known = group.holders.last
+        last_sent = random.randint(known, self.machine.state.channels_by_id[group.channel_id].last_seq)
+        slots = [random.choice([0, *group.members, *group.members, 7]) for _ in range(known, last_sent)]
+        held = group.holders.held()
+        floor = random.choice([0, 0, group.holders.floor + 1, known])
+        behind = max(known, floor)
+        return GroupProgress(
+            group_id,
+            last_sent,
+            floor,
+            tuple(random.sample(held, min(len(held), random.randint(0, 4)))) + (99,) * (random.random() < 0.03),
+            tuple((seq, random.choice([*group.members, 7])) for seq in random.sample(held, min(len(held), 2))),
+            behind + 1 + (random.random() < 0.03),
+            array("H", slots[behind - known :]).tobytes(),
+        )
+
     def progress(self, subscription_id: int) -> Operation:
         subscription = self.machine.state.subscriptions[subscription_id]
+        if subscription.queue_group and self.random.random() < 0.9:
+            return self.group_progress(subscription.group_id)
         channel = self.machine.state.channels_by_id[subscription.channel_id]
         last_sent = self.random.randint(subscription.last_sent, channel.last_seq)
         acked = sorted(self.random.sample(range(1, last_sent + 1), min(last_sent, 4)))

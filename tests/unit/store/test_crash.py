@@ -13,7 +13,7 @@ from tests.unit.store.crash_child import FATAL_STATUS, log
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SEED = 4
-COUNT = 29
+COUNT = 40
 TIMEOUT_S = 60
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

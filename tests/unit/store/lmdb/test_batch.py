@@ -38,7 +38,7 @@ def test_only_what_changed_is_collected():
     assert keys(batch, layout.PROGRESS) == ids(1)
     assert [first for first, _ in batch.blocks[1]] == [1]
     batch = collect(machine.state, 4, 2)
-    assert [len(items) for items in batch.records.values()] == [1, 0, 0, 0, 0]
+    assert [len(items) for items in batch.records.values()] == [1, 0, 0, 0, 0, 0, 0]
     assert (batch.blocks, batch.block_bytes) == ({}, 0)
 
 

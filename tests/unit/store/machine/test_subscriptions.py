@@ -35,7 +35,7 @@ def test_new_subscription_starts_behind_last_sent(machine):
     [
         (subscribe(5, channel_id=9), refusals.UNKNOWN_CHANNEL),
         (subscribe(5, client_id="nobody"), refusals.UNKNOWN_CLIENT_ID),
-        (subscribe(5, queue_group="q"), refusals.QUEUE_GROUPS),
+        (subscribe(4, queue_group="q"), Refusal("subscription id 4 is not above all earlier ones")),
         (subscribe(2, durable="d"), refusals.DUPLICATE_DURABLE),  # online (B290)
         (subscribe(5, durable="d"), refusals.DUPLICATE_DURABLE),
         (subscribe(5, durable="gone"), refusals.DUPLICATE_DURABLE),  # offline, but under another id
