@@ -20,10 +20,10 @@ from google.protobuf.message import DecodeError
 from server.errors import ProtocolError, RequestError
 from server.protocol import responses
 from server.protocol.stan_pb2 import Ack, PubAck, PubMsg
+from store.constants import BLOCK_MAX_BYTES
+from store.holders import Holders
 
 CRLF: Final = b"\r\n"
-BLOCK_MAX_BYTES: Final = 64 * 1024
-"""Largest block of several messages, bytes: bigger joins cost memory maps (research, memory allocator)."""
 
 CONTROL_LINE_MAX_BYTES: Final = 64 * 1024
 """Longest control line, bytes. INFO with many cluster URLs is the longest that is legal; NATS itself sends 4 KiB."""
@@ -77,7 +77,6 @@ class Channel:
         self.subject_field: bytes = b"\x12" + varint(len(encoded)) + encoded
         self.ack_prefix: bytes = b"\n" + varint(len(encoded)) + encoded + b"\x10"
         self.records: list[bytes] = []
-        self.subscriptions: list[Subscription] = []
         self.seq: int = last_seq
         self.table: list[bytes] = _SEQ_SMALL
         self.high: bytes = b""
@@ -197,6 +196,79 @@ class Subscription:
             found.append(self.base + start)
             start += 1
         return found
+
+
+class Member(Subscription):
+    """An online member of a queue group. What it was sent is in its group; its own window stays empty."""
+
+    def __init__(
+        self, channel: Channel, subscription_id: int, inbox: bytes, max_in_flight: int, group: "Group", slot: int
+    ) -> None:
+        super().__init__(channel, subscription_id, inbox, max_in_flight, 0)
+        self.group: Group = group
+        self.slot: int = slot
+        self.pending_number: int = 0
+
+    def pending_count(self) -> int:
+        """Messages this member holds."""
+        return self.pending_number
+
+    def ack(self, seq: int) -> bool:
+        """Take one ack; a message that another member holds meanwhile is acked there (B248)."""
+        group = self.group
+        holders = group.holders
+        slot = holders.at(seq)
+        if not slot:
+            return False
+        holders.put(seq, 0)
+        if slot == self.slot:
+            self.pending_number -= 1
+        else:
+            group.acked_elsewhere(slot)
+        if group.counts:
+            group.counts.pop(seq, None)
+        if seq <= group.reported_last:
+            group.acked.append(seq)
+        return True
+
+
+class Group:
+    """The leader's volatile view of a queue group with online members: who holds which sequence, and what of it is not reported.
+
+    Slots that are in `holders` but not in `members` belong to members whose end is not applied yet.
+    """
+
+    def __init__(self, channel: Channel, holders: Holders) -> None:
+        self.channel: Channel = channel
+        self.holders: Holders = holders
+        self.members: dict[int, Member] = {}
+        self.counts: dict[int, int] = {}
+        self.reported_last: int = holders.last
+        self.reported_floor: int = holders.floor
+        self.acked: list[int] = []
+        self.moved: set[int] = set()
+
+    def acked_elsewhere(self, slot: int) -> None:
+        """A message that `slot` held is acked, by another member or because it is gone."""
+        holder = self.members.get(slot)
+        if holder is not None:
+            holder.pending_number -= 1
+
+    def move(self, seq: int, member: Member) -> None:
+        """`member` now holds `seq` (B310)."""
+        self.acked_elsewhere(self.holders.at(seq))
+        self.holders.put(seq, member.slot)
+        member.pending_number += 1
+        if seq <= self.reported_last:
+            self.moved.add(seq)
+
+    def gone(self, seq: int) -> None:
+        """`seq`, which is held, counts as acked: a limit removed it (B267)."""
+        self.acked_elsewhere(self.holders.at(seq))
+        self.holders.put(seq, 0)
+        self.counts.pop(seq, None)
+        if seq <= self.reported_last:
+            self.acked.append(seq)
 
 
 class Template:
@@ -667,6 +739,15 @@ def delivery_frames(head: bytes, messages: list[bytes], out: list[bytes]) -> Non
     for message in messages:
         size = len(message)
         out += (head, _LENGTHS[size] if size < 4096 else b"%d\r\n" % size, message, CRLF)
+
+
+def delivery_frames_to(heads: list[bytes], messages: list[bytes], out: list[bytes]) -> None:
+    """Append the NATS frames that deliver each of `messages` to its own receiver. `heads`: `PUB <inbox> ` for each."""
+    parts = [CRLF] * (4 * len(messages))
+    parts[0::4] = heads
+    parts[1::4] = [_LENGTHS[size] if size < 4096 else b"%d\r\n" % size for size in map(len, messages)]
+    parts[2::4] = messages
+    out += parts
 
 
 def split_blocks(records: list[bytes]) -> list[list[bytes]]:

@@ -17,6 +17,8 @@ from raft.proposals import Outcome
 from server import hot, trace
 from server.config.model import Options
 from server.delivery.engine import Engine
+from server.delivery.stream import Context
+from server.delivery.turns import Turns
 from server.errors import AnotherServerError, NatsUnavailableError, RequestError
 from server.expiry.limit_warnings import LimitWarnings
 from server.expiry.sweeper import Sweeper
@@ -140,15 +142,16 @@ class Leadership:
             timeout_s=options.hb_timeout_ns / 1e9,
             on_timed_out=lambda client_id: self.clients.timed_out(client_id),  # noqa: PLW0108  built later
         )
-        self.engine = Engine(
+        port = DeliveryPort(ports.connection, ports.outbox, self.proposer, self.prober.is_failing)
+        self.delivery = Context(
             store=store,
-            core=self.core,
-            port=DeliveryPort(ports.connection, ports.outbox, self.proposer, self.prober.is_failing),
-            loop=loop,
+            port=port,
+            turns=Turns(port, loop, ports.monotonic_ns),
             monotonic_ns=ports.monotonic_ns,
             wall_ns=ports.wall_ns,
             max_payload=ports.connection.max_payload,
         )
+        self.engine = Engine(self.delivery, self.core)
         self.channels = Channels(
             state=store.state,
             core=self.core,
@@ -202,7 +205,7 @@ class Leadership:
         )
         self.trace: Trace | None = None
         if trace.is_enabled():
-            self.trace = self.engine.trace = Trace(store.state.subscriptions)
+            self.trace = self.delivery.trace = Trace(store.state.subscriptions)
             self.core.trace(self.trace)
         self._adopt_max_payload()
 
@@ -294,7 +297,7 @@ class Leadership:
 
     def _adopt_max_payload(self) -> None:
         """What NATS allows is accepted from publishers, if it fits into an entry."""
-        self.engine.max_payload = self._ports.connection.max_payload
+        self.delivery.max_payload = self._ports.connection.max_payload
         self.core.max_payload = min(self._ports.connection.max_payload, MESSAGE_MAX_BYTES)
 
     def on_writable(self) -> None:
@@ -398,8 +401,7 @@ class Leadership:
     def _applied(self, batch: AppliedBatch) -> None:
         """An entry is applied: deliver, then acknowledge (B212), in one write."""
         for channel in batch.channels:
-            if channel.subscriptions:
-                self.engine.deliver_channel(channel)
+            self.engine.deliver_channel(channel.channel_id)
             self.sweeper.note_messages(channel.channel_id)
             self._warn_of_limits(channel.channel_id)
         if batch.progress:

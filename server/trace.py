@@ -4,7 +4,7 @@ State: publishes that wait for their PubAck, by guid, so that the line of the Pu
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from server import hot
@@ -66,7 +66,7 @@ class Trace(hot.Observer):
                     message.clientID, message.subject, guid,
                 )  # fmt: skip
 
-    def delivered(self, record: Subscription, channel: str, seqs: list[int], *, is_again: bool) -> None:
+    def delivered(self, record: Subscription, channel: str, seqs: Iterable[int], *, is_again: bool) -> None:
         """Messages are handed over to NATS."""
         for seq in seqs:
             logger.log(

@@ -7,6 +7,7 @@ window of the subscription says what of a range is still pending.
 """
 
 from bisect import insort
+from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 SLACK_NS: Final = 15_000_000
@@ -51,11 +52,14 @@ class Schedule:
     def _extend(self, due_ns: int, first: int, last: int) -> None:
         if self._entries:
             newest = self._entries[-1]
-            if newest.due_ns <= due_ns < self._merge_end_ns and newest.last + 1 == first:
+            if newest.due_ns <= due_ns < self._merge_end_ns and self._continues(newest, first):
                 self._entries[-1] = Due(due_ns, newest.first, last)
                 return
         self._merge_end_ns = due_ns + MERGE_NS
         self.add(due_ns, first, last)
+
+    def _continues(self, newest: Due, first: int) -> bool:
+        return newest.last + 1 == first
 
     def add(self, due_ns: int, first: int, last: int) -> None:
         """`first..last` are due at `due_ns`."""
@@ -66,16 +70,21 @@ class Schedule:
 
     def sent_again(self, entry: Due, first: int, last: int, now_ns: int) -> None:
         """`first..last` of a due entry were sent again: next deadline by B260, or B264 when that is past, too."""
+        self.add(self._next_due_ns(entry, now_ns), first, last)
+
+    def _next_due_ns(self, entry: Due, now_ns: int) -> int:
         due_ns = entry.due_ns + self.ack_wait_ns
-        if due_ns <= now_ns:
-            due_ns = now_ns + self.ack_wait_ns
-        self.add(due_ns, first, last)
+        return due_ns if due_ns > now_ns else now_ns + self.ack_wait_ns
 
     def pop_due(self, now_ns: int) -> Due | None:
         """Next entry that belongs to the round at `now_ns`."""
         if self._entries and self._entries[0].due_ns <= now_ns + SLACK_NS:
             return self._entries.pop(0)
         return None
+
+    def sent_partly(self, entry: Due, first: int) -> None:
+        """Of a due entry what begins with `first` was not sent again yet: it is due as before."""
+        self.add(entry.due_ns, first, entry.last)
 
     def postpone(self, now_ns: int) -> None:
         """Move everything due to one ack wait from now: the client has failed heartbeats (B268)."""
@@ -99,3 +108,66 @@ class Schedule:
     def next_due_ns(self) -> int | None:
         """Earliest deadline."""
         return self._entries[0].due_ns if self._entries else None
+
+
+class MemberSchedule(Schedule):
+    """Deadlines of a member of a queue group.
+
+    A message that came from another member has a deadline of its own (B310, B312): it is *single*, and no range covers it.
+    """
+
+    __slots__ = ("_queue", "_singles")
+
+    def __init__(self, ack_wait_ns: int) -> None:
+        super().__init__(ack_wait_ns)
+        self._singles: dict[int, int] = {}
+        self._queue: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._singles)
+
+    def single(self, seq: int, due_ns: int) -> None:
+        """`seq` is due at `due_ns`, whatever ranges say."""
+        self._singles[seq] = due_ns
+        heappush(self._queue, (due_ns, seq))
+
+    def _continues(self, newest: Due, first: int) -> bool:
+        """What lies between belongs to other members."""
+        return newest.last < first
+
+    def covers(self, entry: Due, seq: int) -> bool:
+        """Whether `entry`, which was popped, says when `seq` of its range is due."""
+        return entry.first == entry.last or seq not in self._singles
+
+    def sent_again(self, entry: Due, first: int, last: int, now_ns: int) -> None:
+        """As `Schedule.sent_again`; what was single stays so."""
+        if entry.first == entry.last:
+            self.single(first, self._next_due_ns(entry, now_ns))
+        else:
+            super().sent_again(entry, first, last, now_ns)
+
+    def sent_partly(self, entry: Due, first: int) -> None:
+        """As `Schedule.sent_partly`; what was single stays so."""
+        if entry.first == entry.last:
+            self.single(first, entry.due_ns)
+        else:
+            super().sent_partly(entry, first)
+
+    def pop_due(self, now_ns: int) -> Due | None:
+        """As `Schedule.pop_due`; a single that is popped is single no longer."""
+        due_ns = super().next_due_ns
+        if not self._queue or (due_ns is not None and due_ns < self._queue[0][0]):
+            return super().pop_due(now_ns)
+        if self._queue[0][0] > now_ns + SLACK_NS:
+            return None
+        single_ns, seq = heappop(self._queue)
+        del self._singles[seq]
+        return Due(single_ns, seq, seq)
+
+    @property
+    def next_due_ns(self) -> int | None:
+        """Earliest deadline."""
+        due_ns = super().next_due_ns
+        if not self._queue:
+            return due_ns
+        return self._queue[0][0] if due_ns is None else min(due_ns, self._queue[0][0])

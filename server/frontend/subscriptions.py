@@ -20,7 +20,7 @@ from server.proposals.proposer import Proposer
 from server.protocol import names, responses, stan_pb2
 from server.protocol.stan_pb2 import SubscriptionRequest, SubscriptionResponse, UnsubscribeRequest
 from store.errors import CorruptionError
-from store.machine.state import Channel, Client, Refusal, Result, State, Subscription
+from store.machine.state import Channel, Client, Group, GroupKey, Refusal, Result, State, Subscription
 from store.message import timestamp_ns
 from store.operations import CloseSubscription, Subscribe, Unsubscribe
 from store.store import Store
@@ -86,20 +86,23 @@ class Subscriptions:
         if request.clientID not in self.state.clients or request.clientID in self.leaving:
             raise RequestError(responses.UNKNOWN_CLIENT_ID, field="clientID", value=request.clientID)
         channel = self.channels.find_or_create(request.subject)
+        durable = None
+        is_resumed = False
         if request.qGroup:
             if ":" in request.durableName:
                 raise RequestError(responses.INVALID_DURABLE_NAME, field="durableName", value=request.durableName)
-            raise RequestError(responses.NO_QUEUE_GROUPS, field="qGroup", value=request.qGroup)
-        durable = None
-        if request.durableName:
+            is_resumed = self._is_offline((channel.channel_id, request.durableName, request.qGroup))
+        elif request.durableName:
             durable = self._offline_durable((request.clientID, channel.channel_id, request.durableName))
-        if durable is None:
+            is_resumed = durable is not None
+        if not is_resumed:
             self._check_room(channel)
         self._register(request, message.reply, channel, durable)
 
     def _offline_durable(self, key: DurableKey) -> Endable | None:
         """The durable to resume, if it exists; an online one is refused (B290) or closed first (B292)."""
-        lives: list[Endable] = [one for one in self._registering.get(key[1], {}).values() if _durable_key(one) == key]
+        registering = self._registering.get(key[1], {}).values()
+        lives: list[Endable] = [one for one in registering if not one.queue_group and _durable_key(one) == key]
         durable = lives[-1] if lives else self.state.durables.get(key)
         if durable is None or durable.ack_inbox in self._removed:
             return None  # a new one, behind the end of the old one in the log
@@ -112,14 +115,31 @@ class Subscriptions:
             self.proposer.keep(durable)
         return durable
 
+    def _members(self, group: Group) -> list[Subscription]:
+        """Members that are not about to leave."""
+        return [one for one in group.members.values() if one.ack_inbox not in self._stopped]
+
+    def _is_offline(self, key: GroupKey) -> bool:
+        """True when the group exists and has no members: the next one to join takes no new place (B316, B330)."""
+        group = self.state.groups_by_key.get(key)
+        if group is None or not group.durable_name or self._members(group):
+            return False
+        return not any(_group_key(one) == key for one in self._registering.get(key[0], {}).values())
+
     def _check_room(self, channel: hot.Channel) -> None:
         """B330: offline durables count, resuming takes no new place."""
         if not self.max_subscriptions:
             return
+        count = 0
+        registering = {one.subscription_id: one for one in self._registering.get(channel.channel_id, {}).values()}
         record = self.state.channels_by_id.get(channel.channel_id)
-        applied = record.subscription_ids if record is not None else {}
-        registering = self._registering.get(channel.channel_id, {}).values()
-        count = len(applied) + len({one.subscription_id for one in registering} - applied.keys())
+        if record is not None:
+            joined = {_group_key(one) for one in registering.values()}
+            groups = [self.state.groups[one] for one in record.group_ids] if joined else []
+            resumed = sum(not one.members and _group_key(one) in joined for one in groups)
+            count = len(record.subscription_ids) + record.offline_groups - resumed
+            registering = {key: one for key, one in registering.items() if key not in record.subscription_ids}
+        count += len(registering)
         if count >= self.max_subscriptions:
             raise RequestError(responses.TOO_MANY_SUBSCRIPTIONS, field="subject", value=channel.name)
 
@@ -129,7 +149,9 @@ class Subscriptions:
         if durable is None:
             subscription_id = max(self._next_id, self.state.next_subscription_id)
             self._next_id = subscription_id + 1
-            last_sent = self._resolve(request, channel)
+            group = self.state.groups_by_key.get((channel.channel_id, request.durableName, request.qGroup))
+            is_joining = group is not None and (not group.members or bool(self._members(group)))
+            last_sent = 0 if is_joining else self._resolve(request, channel)
         else:
             subscription_id, last_sent = durable.subscription_id, 0
         operation = Subscribe(
@@ -228,16 +250,28 @@ class Subscriptions:
         channel = self.channels.get(request.subject)
         if channel is None:
             raise RequestError(responses.UNKNOWN_CHANNEL, field="subject", value=request.subject)
-        online = self._online_in(channel.channel_id)
         # By ack inbox, else by delivery inbox, the later one of several (B89, B100).
-        found = [one for one in online if one.ack_inbox == request.inbox] or [
-            one for one in online if one.inbox == request.inbox
-        ]
-        if not found:
-            raise RequestError(responses.INVALID_SUBSCRIPTION, field="inbox", value=request.inbox)
-        if found[-1].client_id != request.clientID or request.clientID in self.leaving:
+        found = self._by_ack_inbox(channel.channel_id, request.inbox)
+        if found is None:
+            by_inbox = [one for one in self._online_in(channel.channel_id) if one.inbox == request.inbox]
+            if not by_inbox:
+                raise RequestError(responses.INVALID_SUBSCRIPTION, field="inbox", value=request.inbox)
+            found = by_inbox[-1]
+        if found.client_id != request.clientID or request.clientID in self.leaving:
             raise RequestError(responses.UNKNOWN_CLIENT_ID, field="clientID", value=request.clientID)
-        return found[-1]
+        return found
+
+    def _by_ack_inbox(self, channel_id: int, ack_inbox: str) -> Endable | None:
+        """An online subscription, or one under way in, that does not end yet."""
+        if ack_inbox in self._stopped:
+            return None
+        registering = self._registering.get(channel_id, {}).get(ack_inbox)
+        if registering is not None:
+            return registering
+        subscription = self.core.ack_subjects.get(ack_inbox.encode())
+        if subscription is None or subscription.channel.channel_id != channel_id:
+            return None
+        return self.state.subscriptions[subscription.subscription_id]
 
     def _online_in(self, channel_id: int) -> list[Endable]:
         """Subscriptions of a channel as of now, in arrival order: those under way in, those that end out (B127)."""
@@ -269,8 +303,7 @@ class Subscriptions:
         def applied(result: Result) -> None:
             self._stopped.pop(ack_inbox, None)
             self._removed.discard(ack_inbox)
-            if is_removed:
-                self.engine.forget(subscription.subscription_id)
+            self.engine.ended(subscription, is_removed=is_removed)
             self._log_end(subscription, is_removed=is_removed)
             done(result)
 
@@ -291,8 +324,7 @@ class Subscriptions:
         for ack_inbox, subscription in ended:
             del self._stopped[ack_inbox]
             self._removed.discard(ack_inbox)
-            if not subscription.durable_name:
-                self.engine.forget(subscription.subscription_id)
+            self.engine.ended(subscription, is_removed=not subscription.durable_name)
 
     def has_online(self, channel: Channel) -> bool:
         """True when a subscription of the channel is online or being made: it must not be deleted (B337, B338)."""
@@ -315,23 +347,44 @@ class Subscriptions:
 
     def _log_start(self, record: Subscription, channel: hot.Channel, *, is_resumed: bool) -> None:
         verb = "Resumed" if is_resumed else "Started new"
-        kind = "durable subscription" if record.durable_name else "subscription"
+        last_sent = record.last_sent
+        if record.queue_group:
+            group = self.state.groups[record.group_id]
+            verb = "Added member to" if len(group.members) > 1 else verb
+            last_sent = group.holders.last
         logger.debug(
-            "[Client:%s] %s %s, subject=%s, inbox=%s, subid=%d, seq=%d",
-            record.client_id, verb, kind, channel.name, record.inbox, record.subscription_id, record.last_sent + 1,
+            "[Client:%s] %s %s, subject=%s, inbox=%s%s, subid=%d, seq=%d",
+            record.client_id, verb, _kind(record), channel.name, record.inbox, _queue(record), record.subscription_id,
+            last_sent + 1,
         )  # fmt: skip
 
     def _log_end(self, subscription: Endable, *, is_removed: bool) -> None:
         verb = "Removed" if is_removed else "Suspended"
-        kind = "durable subscription" if subscription.durable_name else "subscription"
+        if subscription.queue_group:
+            group = self.state.groups_by_key.get(_group_key(subscription))
+            verb = "Removed" if group is None else "Removed member from" if group.members else "Suspended"
         logger.debug(
-            "[Client:%s] %s %s, inbox=%s, subid=%d",
-            subscription.client_id, verb, kind, subscription.inbox, subscription.subscription_id,
+            "[Client:%s] %s %s, inbox=%s%s, subid=%d",
+            subscription.client_id, verb, _kind(subscription), subscription.inbox, _queue(subscription),
+            subscription.subscription_id,
         )  # fmt: skip
+
+
+def _kind(one: Endable) -> str:
+    """As log lines name it (O217)."""
+    return f"{'durable ' * bool(one.durable_name)}{'queue ' * bool(one.queue_group)}subscription"
+
+
+def _queue(one: Endable) -> str:
+    return f", queue={one.queue_group}" if one.queue_group else ""
 
 
 def _durable_key(operation: Subscribe) -> DurableKey:
     return operation.client_id, operation.channel_id, operation.durable_name
+
+
+def _group_key(one: Endable | Group) -> GroupKey:
+    return one.channel_id, one.durable_name, one.name if isinstance(one, Group) else one.queue_group
 
 
 def _validated(payload: bytes) -> SubscriptionRequest:

@@ -23,7 +23,16 @@ from server.protocol import responses
 from store import block as blocks
 from store import entry
 from store.machine.state import Block, Refusal, Result
-from store.operations import Append, CloseClient, ConnectClient, CreateChannel, Operation, Progress, Subscribe
+from store.operations import (
+    Append,
+    CloseClient,
+    ConnectClient,
+    CreateChannel,
+    GroupProgress,
+    Operation,
+    Progress,
+    Subscribe,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +65,7 @@ class AppliedBatch:
     """Channels with new messages."""
     acks: list[bytes]
     """PubAck frames."""
-    progress: list[Progress]
+    progress: list[Progress | GroupProgress]
 
 
 @dataclass(slots=True)
@@ -75,7 +84,7 @@ class Proposer:
     loop: asyncio.AbstractEventLoop
     propose: Callable[[Sequence[bytes], Callable[[Outcome], None]], int]
     pending_bytes: Callable[[], int]
-    take_progress: Callable[[], list[Progress]]
+    take_progress: Callable[[], list[Progress | GroupProgress]]
     wall_ns: Callable[[], int]
     on_applied: Callable[[AppliedBatch], None]
     on_fatal: Callable[[BaseException], None]
@@ -195,7 +204,7 @@ class Proposer:
             for run in hot.split_blocks(records):
                 appends.append((len(operations), channel, run))
                 operations.append(Append(0, 0, 0, 0, 0))  # replaced by _encode, which knows the block
-        progress: list[Progress] = []
+        progress: list[Progress | GroupProgress] = []
         if self._progress_wanted or (self._progress_timer is None and (channels or self._operations)):
             progress = self.take_progress()
             operations += progress
@@ -206,7 +215,7 @@ class Proposer:
             if done is not None:
                 waiters.append((len(operations), done))
             operations.append(operation)
-            if isinstance(operation, Progress):
+            if isinstance(operation, (Progress, GroupProgress)):
                 progress.append(operation)
         batch = AppliedBatch(channels=channels, acks=core.acks, progress=progress)
         core.acks = []

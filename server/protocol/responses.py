@@ -31,9 +31,6 @@ NOT_LEADER: Final = "node is not the leader"
 OUTCOME_UNKNOWN: Final = "leadership lost while committing log"
 """Proposed, outcome unknown (B123, B402)."""
 
-NO_QUEUE_GROUPS: Final = "stan: queue groups are not supported by this version"
-"""Not of the original: this version serves plain and durable subscriptions only."""
-
 MESSAGE_UNREADABLE: Final = "stan: a message needed for the start position cannot be read"
 """Storage errors are passed on as text without paths (B124)."""
 

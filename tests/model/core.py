@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from server import leadership as leadership_module
 from server.config.model import Limits
-from server.delivery import engine as engine_module
+from server.delivery import stream as stream_module
 from store.directory import DataDirectory
 from store.machine.state import Result, Subscription
 from store.operations import Append, CreateChannel, DeleteChannel, Expire, Operation
@@ -51,9 +51,9 @@ class Core:
     def __init__(self, limits: Limits, directory: Path | None, monkeypatch: Any, **options: object) -> None:
         monkeypatch.setattr(leadership_module, "SECOND_SERVER_PROBE_S", 0.0)
         monkeypatch.setattr(leadership_module, "SEND_AHEAD_MAX", SEND_AHEAD)
-        monkeypatch.setattr(engine_module, "SEND_AHEAD_MAX", SEND_AHEAD)
-        monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", TURN_BYTES)
-        monkeypatch.setattr(engine_module, "FLUSH_BYTES", 2 * TURN_BYTES)
+        monkeypatch.setattr(stream_module, "SEND_AHEAD_MAX", SEND_AHEAD)
+        monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", TURN_BYTES)
+        monkeypatch.setattr(stream_module, "FLUSH_BYTES", 2 * TURN_BYTES)
         self.leader = Leader(limits=limits, **options)
         self.directory = directory
         self.lives = 0

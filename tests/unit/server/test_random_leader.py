@@ -5,7 +5,7 @@ import random
 import pytest
 
 from server.config.model import Limits
-from server.delivery import engine as engine_module
+from server.delivery import stream as stream_module
 from server.protocol import stan_pb2 as pb
 from store.operations import Subscribe
 from tests.support.leader_harness import Client, Leader
@@ -272,10 +272,10 @@ class World:
 @pytest.mark.parametrize("seed", range(24))
 def test_promises_hold(seed, monkeypatch):
     """B211, B230, B239, B243, B272, B286, B394, B416, B420 under random orders of everything."""
-    monkeypatch.setattr(engine_module, "SEND_AHEAD_MAX", 8)
+    monkeypatch.setattr(stream_module, "SEND_AHEAD_MAX", 8)
     monkeypatch.setattr("server.leadership.SEND_AHEAD_MAX", 8)
-    monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", 300)
-    monkeypatch.setattr(engine_module, "FLUSH_BYTES", 500)
+    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 300)
+    monkeypatch.setattr(stream_module, "FLUSH_BYTES", 500)
     world = World(seed, LIMITS[seed % len(LIMITS)])
     try:
         for _ in range(STEPS):

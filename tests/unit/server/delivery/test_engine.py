@@ -5,7 +5,7 @@ import gc
 import pytest
 
 from server.config.model import Limits
-from server.delivery.engine import Delivery
+from server.delivery.stream import Stream
 from server.protocol import stan_pb2 as pb
 from store.operations import Progress
 from tests.support.leader_harness import damage, leading
@@ -219,7 +219,7 @@ def test_nothing_stays_of_ended_subscriptions(leader):
     me.close()
     leader.loop.move(0.1)
     gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, Delivery)]
+    assert not [one for one in gc.get_objects() if isinstance(one, Stream)]
     assert leader.core.ack_subjects == {}
     assert len(leader.loop.timers()) <= timers
 

@@ -3,7 +3,7 @@
 import pytest
 
 from server.config.model import Limits
-from server.delivery import engine as engine_module
+from server.delivery import stream as stream_module
 from server.protocol import stan_pb2 as pb
 from tests.support.leader_harness import damage, leading
 
@@ -64,7 +64,7 @@ def test_redelivery_due_while_nats_is_away_comes_when_it_is_back(leader):
 
 def test_redelivery_goes_on_where_the_buffer_was_full(leader, monkeypatch):
     """B236: a round that fills the buffer half way sends the rest when there is room, each message once."""
-    monkeypatch.setattr(engine_module, "FLUSH_BYTES", 100)
+    monkeypatch.setattr(stream_module, "FLUSH_BYTES", 100)
     me = leader.client()
     me.subscribe("foo", "in", ack_wait_s=1)
     for _ in range(4):
@@ -103,14 +103,14 @@ def test_one_write_is_bounded_however_many_subscriptions_there_are(leader):
     writes = leader.nats.writes
     writes.clear()
     me.publish("foo", 8, b"x" * 120 * KIB)
-    assert max(map(len, writes)) <= engine_module.FLUSH_BYTES + engine_module.TURN_MAX_BYTES + 200 * KIB
+    assert max(map(len, writes)) <= stream_module.FLUSH_BYTES + stream_module.TURN_MAX_BYTES + 200 * KIB
     assert sum(map(len, writes)) > 40 * 8 * 120 * KIB
 
 
 def test_full_buffer_starves_nobody(leader, monkeypatch):
     """B241: with a buffer that takes a little at a time every subscription gets its turn."""
-    monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", 5 * KIB)
-    monkeypatch.setattr(engine_module, "FLUSH_BYTES", 5 * KIB)
+    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 5 * KIB)
+    monkeypatch.setattr(stream_module, "FLUSH_BYTES", 5 * KIB)
     me = leader.client()
     me.publish("foo", 100, b"x" * KIB)
     leader.nats.is_writable = False
@@ -148,14 +148,15 @@ def test_idle_subscriptions_cost_nothing_when_the_buffer_drains(leader):
 def count_looks(leader):
     """Every question of the engine to its port from here on."""
     looks = []
-    port = leader.leadership.engine.port
+    delivery = leader.leadership.delivery
+    port = delivery.port
 
     class Port:
         def __getattr__(self, name):
             looks.append(name)
             return getattr(port, name)
 
-    leader.leadership.engine.port = Port()
+    delivery.port = delivery.turns.port = Port()
     return looks
 
 
@@ -164,7 +165,7 @@ def count_looks(leader):
 
 def test_backlog_is_sent_in_turns(leader, monkeypatch):
     """B241: a long backlog is sent a turn at a time, so that subscriptions take turns and requests get in between."""
-    monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", 3 * KIB)
+    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 3 * KIB)
     me = leader.client()
     me.publish("foo", 30, b"x" * KIB)
     leader.nats.is_writable = False
@@ -183,7 +184,7 @@ def test_backlog_is_sent_in_turns(leader, monkeypatch):
 
 def test_one_turn_sends_at_most_its_share(leader, monkeypatch):
     """B241: one subscription's turn ends at TURN_MAX_BYTES, for new messages and for redeliveries."""
-    monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", 3 * KIB)
+    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 3 * KIB)
     me = leader.client()
     me.publish("foo", 30, b"x" * KIB)
     me.subscribe("foo", "in", ack_wait_s=1, durable="d")
@@ -202,7 +203,7 @@ def test_one_turn_sends_at_most_its_share(leader, monkeypatch):
 
 def test_progress_of_a_backlog_is_replicated(leader, monkeypatch):
     """B253: what the loop sends by itself, after the last message from outside, is replicated within 20 ms as well."""
-    monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", 3 * KIB)
+    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 3 * KIB)
     me = leader.client()
     me.publish("foo", 30, b"x" * KIB)
     sub = me.subscribe("foo", "in")
@@ -215,7 +216,7 @@ def test_progress_of_a_backlog_is_replicated(leader, monkeypatch):
 
 def test_send_ahead_bound(leader, monkeypatch):
     """B394: at most SEND_AHEAD_MAX beyond the replicated last sent; the replication releases the next ones at once."""
-    monkeypatch.setattr(engine_module, "SEND_AHEAD_MAX", 10)
+    monkeypatch.setattr(stream_module, "SEND_AHEAD_MAX", 10)
     me = leader.client()
     me.publish("foo", 25)
     leader.log.is_applying_at_once = False
@@ -230,7 +231,7 @@ def test_send_ahead_bound(leader, monkeypatch):
 
 def test_send_ahead_bound_holds_behind_removed_messages(monkeypatch):
     """B394: skipping what limits removed must not carry the sender beyond what a next leader takes as sent."""
-    monkeypatch.setattr(engine_module, "SEND_AHEAD_MAX", 10)
+    monkeypatch.setattr(stream_module, "SEND_AHEAD_MAX", 10)
     with leading(limits=Limits(max_msgs=5)) as leader:
         me = leader.client()
         me.subscribe("foo", "in", start=pb.NewOnly)

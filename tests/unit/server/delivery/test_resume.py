@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.delivery import engine as engine_module
+from server.delivery import stream as stream_module
 from tests.support.leader_harness import leading
 
 KIB = 1024
@@ -101,7 +101,7 @@ def test_restart_examines_pending_first():
 
 def test_new_messages_wait_for_the_first_pass(monkeypatch):
     """B363: new messages of a subscription are held until all that is past due was sent, over several turns."""
-    monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", 3 * KIB)
+    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 3 * KIB)
     with leading() as leader:
         me = leader.client()
         me.subscribe("foo", "in", ack_wait_s=1)
@@ -166,7 +166,7 @@ def test_resume_sends_all_pending_first(leader):
 
 def test_new_messages_wait_while_a_long_resume_takes_turns(leader, monkeypatch):
     """B284: pending messages that fill several turns all come before the first new one."""
-    monkeypatch.setattr(engine_module, "TURN_MAX_BYTES", 3 * KIB)
+    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 3 * KIB)
     me = leader.client()
     me.subscribe("foo", "in", durable="d")
     me.publish("foo", 10, b"x" * KIB)

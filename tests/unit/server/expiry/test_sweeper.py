@@ -189,7 +189,7 @@ def test_offline_durable_does_not_keep_a_channel(idling):
 def test_channel_of_a_refused_subscription_goes_too(idling):
     """B338: the clock starts at the creation, whatever created it."""
     me = idling.client()
-    idling.feed(me.subscribe_bytes("foo", "in", fields={"qGroup": "g"}))
+    idling.feed(me.subscribe_bytes("foo", "in", fields={"qGroup": "g", "durableName": "a:b"}))
     assert "foo" in idling.store.state.channels
     idling.loop.move(10.3)
     assert "foo" not in idling.store.state.channels

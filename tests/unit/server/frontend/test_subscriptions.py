@@ -50,7 +50,6 @@ def apply_all(leader):
         ({"durableName": "x" * 256}, responses.INVALID_SUBSCRIPTION_REQUEST),
         ({"clientID": "nobody"}, responses.UNKNOWN_CLIENT_ID),
         ({"qGroup": "g", "durableName": "a:b"}, responses.INVALID_DURABLE_NAME),
-        ({"qGroup": "g"}, responses.NO_QUEUE_GROUPS),
     ],
 )
 def test_refused_requests(leader, fields, text):
