@@ -19,6 +19,7 @@ from server.config.model import Options
 from server.delivery.engine import Engine
 from server.delivery.stream import Context
 from server.delivery.turns import Turns
+from server.delivery.watchdog import Watchdog
 from server.errors import AnotherServerError, NatsUnavailableError, RequestError
 from server.expiry.limit_warnings import LimitWarnings
 from server.expiry.sweeper import Sweeper
@@ -152,6 +153,7 @@ class Leadership:
             max_payload=ports.connection.max_payload,
         )
         self.engine = Engine(self.delivery, self.core)
+        self.watchdog = Watchdog(self.engine, loop)
         self.channels = Channels(
             state=store.state,
             core=self.core,
@@ -231,6 +233,7 @@ class Leadership:
         await self._ports.connection.barrier()
         self.is_serving = True
         self.engine.resume_all()
+        self.watchdog.start()
 
     def end(self) -> None:
         """Drop the role: stop listening, then timers, then forget."""
@@ -238,6 +241,7 @@ class Leadership:
         for sid in self._sids:
             self._ports.connection.unsubscribe(sid)
         self.prober.stop_all()
+        self.watchdog.stop()
         self.sweeper.stop()
         self.engine.stop_all()
         self.requests.cancel_all()
@@ -253,6 +257,7 @@ class Leadership:
         with suppress(NatsUnavailableError):  # then nothing of what was sent to us can arrive any more
             await self._ports.connection.barrier()
         self.prober.stop_all()
+        self.watchdog.stop()
         self.requests.cancel_all()
         self.sweeper.stop()
         await self.proposer.drain()

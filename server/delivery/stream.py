@@ -133,10 +133,13 @@ class Stream(ABC):
 
     def is_silent(self) -> bool:
         """True when there is room and something to send, and nothing would make the stream send it."""
-        if self.is_on_hold or self.next_seq > self.channel.last_seq or self.room() <= 0:
+        if self.context.turns.is_waiting(self):
             return False
-        is_ahead = self.next_seq > self.replicated_last + SEND_AHEAD_MAX
-        return not (is_ahead or self.context.turns.is_waiting(self))
+        if self.is_on_hold:
+            return True
+        if self.next_seq > self.channel.last_seq or self.next_seq > self.replicated_last + SEND_AHEAD_MAX:
+            return False
+        return self.room() > 0
 
     # ---- new messages
 

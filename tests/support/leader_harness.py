@@ -456,6 +456,7 @@ def leading(*, limits: Limits | None = None, **options: object) -> Iterator[Lead
         leader.begin().take()
         yield leader
         assert leader.loop.errors == []
+        assert leader.leadership.watchdog.found == 0, "a subscription was silent"
     finally:
         leader.store.close()
 

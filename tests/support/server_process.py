@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from server.delivery.watchdog import SILENT_TEXT
 from tests.support.log_reader import LogReader
 from tests.support.ports import HOST, free_port, wait_served
 
@@ -182,6 +183,8 @@ class ServerProcess:
         """Keeps the log of the ended process; its child may hold the pipe a moment longer, hence the bounded join."""
         assert self._log is not None
         self._log.join(STOP_TIMEOUT_S)
-        self._earlier_logs.append(self._log.text)
+        text = self._log.text
+        self._earlier_logs.append(text)
         self._log = None
         self._process = None
+        assert SILENT_TEXT not in text, text

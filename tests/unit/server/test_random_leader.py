@@ -7,7 +7,6 @@ import pytest
 from server.config.model import Limits
 from server.delivery import stream as stream_module
 from server.protocol import stan_pb2 as pb
-from store.operations import Subscribe
 from tests.support.leader_harness import Client, Leader
 
 STEPS = 400
@@ -30,17 +29,29 @@ class World:
         self.leader.begin().take()
         self.clients = {}
         self.inboxes = 0
-        self.subscription_ids = {}  # inbox -> id of the subscription it was made for
+        self.keys = {}  # inbox -> id of the subscription, or of the queue group, it was made for
         self.ended = set()  # inboxes whose end was answered
-        self.seen = {}  # subscription id -> sequences
-        self.newest = {}  # subscription id -> highest sequence that came unmarked
-        self.present = {}  # inbox -> sequences that came in this leadership
-        self.acked = {}  # ack inbox -> those of them that were acked
+        self.seen = {}  # key -> sequences
+        self.newest = {}  # key -> highest sequence that came unmarked
+        self.present = {}  # inbox of a subscription, key of a group -> sequences that came in this leadership
+        self.acked = {}  # ack inbox of a subscription, key of a group -> those of them that were acked
         self.promised = {}  # guid -> data, acked by the server
         self.sent = {}  # guid -> (channel, data)
         self.guids = 0
 
         self.leader.nats.on_write = self.written
+        self.leader.store.apply = self.applying(self.leader.store.apply)
+
+    def applying(self, apply):
+        """Remembers what inboxes belong to: their subscriptions may end before an answer is seen."""
+
+        def applied(entries):
+            results = apply(entries)
+            for one in self.leader.store.state.subscriptions.values():
+                self.keys[one.inbox] = key_of(one)
+            return results
+
+        return applied
 
     # ---- what happens
 
@@ -92,6 +103,7 @@ class World:
                 self.random.choice(CHANNELS),
                 f"in.{self.inboxes}",
                 durable=self.random.choice(("", "d", "e")),
+                group=self.random.choice(("", "", "g", "h")),
                 max_in_flight=self.random.choice((1, 2, 5, 1000)),
                 ack_wait_s=self.random.choice((1, 2, 60)),
                 start=self.random.choice((pb.First, pb.NewOnly, pb.LastReceived)),
@@ -108,17 +120,21 @@ class World:
             data = client.end_bytes(self.random.choice(("unsub", "subclose", "subclose")), name, one.inbox)
             if self.random.random() < 0.4 and one.durable_name:
                 self.inboxes += 1
-                data += client.subscribe_bytes(name, f"in.{self.inboxes}", durable=one.durable_name)
+                data += client.subscribe_bytes(
+                    name, f"in.{self.inboxes}", durable=one.durable_name, group=one.queue_group
+                )
             self.feed(data)
 
     def ack(self):
         data = b""
         for one in self.online():
-            seen = sorted(self.seen.get(one.subscription_id, ()))
+            seen = sorted(self.seen.get(key_of(one), ()))
             taken = self.random.sample(seen, min(len(seen), self.random.randrange(4))) if seen else []
-            if self.leader.nats.is_connected:
-                came = self.present.get(one.inbox, set())
-                self.acked.setdefault(one.ack_inbox, set()).update(came.intersection(taken))
+            is_ending = one.ack_inbox.encode() not in self.leader.core.ack_subjects  # then its acks go nowhere (B252)
+            if self.leader.nats.is_connected and not is_ending:
+                came = self.present.get(key_of(one) if one.queue_group else one.inbox, set())
+                acked = self.acked.setdefault(key_of(one) if one.queue_group else one.ack_inbox, set())
+                acked.update(came.intersection(taken))
             data += Client(self.leader, one.client_id).ack_bytes(one, *taken)
         self.feed(data)
 
@@ -205,33 +221,23 @@ class World:
     def subscribed(self, frame):
         answer = pb.SubscriptionResponse.FromString(frame.payload)
         assert "not above" not in answer.error, answer.error
-        inbox = frame.subject.removeprefix("r.sub.")
-        assert answer.error or self.subscription_id(inbox)
-
-    def subscription_id(self, inbox):
-        """The subscription that was made with `inbox`, from the log: its answer may be lost."""
-        if inbox not in self.subscription_ids:
-            for operations in self.leader.log.applied:
-                self.subscription_ids |= {
-                    one.inbox: one.subscription_id for one in operations if isinstance(one, Subscribe)
-                }
-        return self.subscription_ids[inbox]
 
     def delivered(self, frame):
         message = pb.MsgProto.FromString(frame.payload)
         assert frame.subject not in self.ended, "nothing after the end (B239)"
         assert message.redelivered == (message.redeliveryCount > 0), "B272"
-        key = self.subscription_id(frame.subject)
-        self.present.setdefault(frame.subject, set()).add(message.sequence)
+        key = self.keys[frame.subject]
+        for one in (frame.subject, key):
+            self.present.setdefault(one, set()).add(message.sequence)
         seen = self.seen.setdefault(key, set())
         if not message.redelivered:
             assert message.sequence not in seen, "no duplicate unmarked (B243, B420)"
             assert message.sequence > self.newest.get(key, 0), "in order (B230)"
             self.newest[key] = message.sequence
         seen.add(message.sequence)
-        record = self.leader.store.state.subscriptions.get(key)
-        if record is not None and record.inbox == frame.subject:
-            assert message.sequence not in self.acked.get(record.ack_inbox, ()), "acked ones do not come again (B286)"
+        for one in self.leader.store.state.subscriptions.values():
+            acked = self.acked.get(key if one.queue_group else one.ack_inbox, ())
+            assert one.inbox != frame.subject or message.sequence not in acked, "acked ones do not come again (B286)"
 
     # ---- the end
 
@@ -244,7 +250,7 @@ class World:
         for _ in range(130):
             for one in self.online():
                 client = Client(self.leader, one.client_id)
-                self.feed(client.ack_bytes(one, *sorted(self.seen.get(one.subscription_id, ()))))
+                self.feed(client.ack_bytes(one, *sorted(self.seen.get(key_of(one), ()))))
             self.leader.loop.move(0.5)
             self.look()
 
@@ -257,9 +263,14 @@ class World:
         assert statistics.waiting == statistics.stalled == 0
         for one in self.online():
             channel = leader.store.state.channels_by_id[one.channel_id]
-            start = max(channel.first_seq, min(self.seen.get(one.subscription_id, {channel.last_seq + 1})))
-            assert set(range(start, channel.last_seq + 1)) <= self.seen.get(one.subscription_id, set()), one
+            seen = self.seen.get(key_of(one), set())
+            start = max(channel.first_seq, min(seen, default=channel.last_seq + 1))
+            assert set(range(start, channel.last_seq + 1)) <= seen, one
             assert one.floor == one.last_sent
+        for group in leader.store.state.groups.values():
+            if group.members:
+                channel = leader.store.state.channels_by_id[group.channel_id]
+                assert (group.holders.held(), group.holders.last) == ([], channel.last_seq)
         stored = set()
         for channel in leader.store.state.channels.values():
             _, messages = leader.store.read_messages(channel, 1, 10**6, 10**9)
@@ -267,6 +278,11 @@ class World:
         limits = leader.options.limits
         if not (limits.max_msgs or limits.max_age_ns or limits.max_inactivity_ns):
             assert {value for value in self.promised.values() if value not in stored} == set(), "acked is in the log"
+
+
+def key_of(subscription):
+    """A group and the subscription that founded it have the same id."""
+    return ("group", subscription.group_id) if subscription.queue_group else subscription.subscription_id
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -135,7 +135,7 @@ def test_removed_messages_are_skipped():
 def test_ack_through_another_member(leader):
     """B248, B249: it counts where the message is held, and makes room there."""
     me = leader.client()
-    a, b = join(me, "a b", max_in_flight=2)
+    _, b = join(me, "a b", max_in_flight=2)
     me.publish("foo", 6)
     assert got(leader, "a b") == [[1, 3], [2, 4]]
     me.ack(b, 3)

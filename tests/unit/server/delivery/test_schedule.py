@@ -1,6 +1,6 @@
 """Deadlines of one subscription: rhythm, slack, order."""
 
-from server.delivery.schedule import MERGE_NS, SLACK_NS, Due, Schedule
+from server.delivery.schedule import MERGE_NS, SLACK_NS, Due, MemberSchedule, Schedule
 
 S = 1_000_000_000
 
@@ -94,3 +94,54 @@ def test_acked_front_is_forgotten():
     schedule.forget_below(6)
     assert len(schedule) == 1
     assert schedule.next_due_ns == 2 * S
+
+
+# ---- members of queue groups
+
+
+def test_message_that_came_from_another_member_has_its_own_deadline():
+    """B310, B312: the range it lies in does not cover it; deadlines of both kinds come in order."""
+    schedule = MemberSchedule(S)
+    schedule.sent(1, 9, 100 * S)
+    schedule.single(4, 102 * S)
+    schedule.single(6, 100 * S)
+    assert (schedule.next_due_ns, len(schedule)) == (100 * S, 3)
+    assert popped(schedule, 100 * S) == [Due(100 * S, 6, 6)]
+    (entry,) = popped(schedule, 101 * S)
+    assert entry == Due(101 * S, 1, 9)
+    assert [seq for seq in range(1, 10) if not schedule.covers(entry, seq)] == [4]
+    assert popped(schedule, 103 * S) == [Due(102 * S, 4, 4)]
+    assert schedule.next_due_ns is None
+
+
+def test_single_keeps_its_rhythm():
+    """B260: sent again it is due one ack wait after its own deadline, and still not covered by ranges."""
+    schedule = MemberSchedule(S)
+    schedule.sent(1, 9, 100 * S)
+    schedule.single(4, 100 * S + 5)
+    (entry,) = popped(schedule, 100 * S + 5)
+    schedule.sent_again(entry, 4, 4, 100 * S + 9)
+    entries = popped(schedule, 102 * S)
+    assert entries == [Due(101 * S, 1, 9), Due(101 * S + 5, 4, 4)]
+    schedule.sent_partly(entries[1], 4)
+    schedule.sent_again(entries[0], 1, 9, 102 * S)
+    assert not schedule.covers(Due(103 * S, 1, 9), 4)
+    assert popped(schedule, 103 * S) == [Due(101 * S + 5, 4, 4), Due(103 * S, 1, 9)]
+
+
+def test_part_of_a_range_is_due_as_before():
+    """B241: what a turn did not get done goes first in the next one."""
+    schedule = MemberSchedule(S)
+    schedule.sent(1, 9, 100 * S)
+    (entry,) = popped(schedule, 101 * S)
+    schedule.sent_again(entry, 1, 4, 101 * S)
+    schedule.sent_partly(entry, 5)
+    assert popped(schedule, 102 * S) == [Due(101 * S, 5, 9), Due(102 * S, 1, 4)]
+
+
+def test_ranges_of_a_member_reach_over_what_others_got():
+    """Turns of a group at nearly the same time share an entry, whoever got the messages between."""
+    schedule = MemberSchedule(S)
+    schedule.sent(1, 3, 100 * S)
+    schedule.sent(7, 9, 100 * S + MERGE_NS // 2)
+    assert popped(schedule, 102 * S) == [Due(101 * S + MERGE_NS // 2, 1, 9)]
