@@ -1,12 +1,11 @@
 """Three unchanged STAN client libraries against a real server: Python, Node.js and C."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.support.client_builds import PROGRAMS, ClientProgram, ToolMissingError
-from tests.support.client_worker import ClientWorker, Event
+from tests.support.client_builds import ClientProgram
+from tests.support.client_worker import ClientWorker, data_of, publish_all
 from tests.support.history import History, Outcome, check
 from tests.support.server_process import ServerProcess
 
@@ -14,37 +13,6 @@ ACKS_BEFORE_KILL = 200
 ACKS_AFTER_KILL = 200
 LOAD_MAX = 200_000
 LOAD_WINDOW = 64
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    """One server for all tests that leave it alone."""
-    with ServerProcess(store="FILE") as process:
-        yield process
-
-
-@pytest.fixture(params=sorted(PROGRAMS))
-def program(request: pytest.FixtureRequest) -> ClientProgram:
-    """Each client library in turn; skipped only if its tool is not installed."""
-    try:
-        return PROGRAMS[request.param]()
-    except ToolMissingError as missing:
-        pytest.skip(f"client library {request.param}: {missing}")
-
-
-@pytest.fixture
-def names(request: pytest.FixtureRequest) -> str:
-    """A word for channels and client ids that no other test of this module uses."""
-    return "".join(character if character.isalnum() else "-" for character in request.node.name)
-
-
-@pytest.fixture
-def client(program: ClientProgram, server: ServerProcess, names: str) -> Iterator[ClientWorker]:
-    """A connected client of its own for the test."""
-    with ClientWorker(program, names) as worker:
-        worker.connect(server.url, names)
-        yield worker
-        worker.call("closed", "close")
 
 
 def test_what_is_published_is_received_in_order(client: ClientWorker, names: str) -> None:
@@ -154,17 +122,6 @@ def test_kill_and_restart_under_load(program: ClientProgram, names: str) -> None
         read = read_channel(program, server, names)
         client.call("closed", "close")
     assert check(history, {names: read}) == []
-
-
-def data_of(events: list[Event]) -> list[object]:
-    """The payloads of message events."""
-    return [event["data"] for event in events]
-
-
-def publish_all(client: ClientWorker, channel: str, *payloads: str) -> None:
-    """Publishes one after the other; each must be acked."""
-    for payload in payloads:
-        assert client.publish(channel, payload) == ""
 
 
 def history_of(client: ClientWorker, channel: str) -> History:

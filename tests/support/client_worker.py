@@ -63,6 +63,11 @@ class ClientWorker:
     ) -> None:
         self.end()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process.poll() is None
+
     def send(self, *words: object) -> None:
         """Sends one command without waiting for its event."""
         assert self._process.stdin is not None
@@ -92,11 +97,12 @@ class ClientWorker:
         max_in_flight: int = 1024,
         ack_wait_s: int = 30,
         durable: str = "-",
+        group: str = "-",
         manual: bool = False,
     ) -> None:
         """Subscribes under a name that later commands and message events use."""
         mode = "manual" if manual else "auto"
-        self.call("subscribed", "subscribe", name, channel, start, max_in_flight, ack_wait_s, durable, mode)
+        self.call("subscribed", "subscribe", name, channel, start, max_in_flight, ack_wait_s, durable, mode, group)
 
     def messages(self, name: str) -> list[Event]:
         """The messages that subscription got so far."""
@@ -181,3 +187,14 @@ class ClientWorker:
             for line in stream:
                 with self._changed:
                     self._errors.append(line.rstrip("\n"))
+
+
+def data_of(events: list[Event]) -> list[object]:
+    """The payloads of message events."""
+    return [event["data"] for event in events]
+
+
+def publish_all(client: ClientWorker, channel: str, *payloads: str) -> None:
+    """Publishes one after the other; each must be acked."""
+    for payload in payloads:
+        assert client.publish(channel, payload) == ""

@@ -112,7 +112,15 @@ class Worker:
         self.stopping = True
 
     async def subscribe(
-        self, name: str, channel: str, start: str, max_in_flight: str, ack_wait: str, durable: str, mode: str
+        self,
+        name: str,
+        channel: str,
+        start: str,
+        max_in_flight: str,
+        ack_wait: str,
+        durable: str,
+        mode: str,
+        group: str,
     ) -> None:
         async def on_message(message: Any) -> None:
             if mode == "manual":
@@ -140,6 +148,7 @@ class Worker:
             max_inflight=int(max_in_flight),
             ack_wait=int(ack_wait),
             durable_name=None if durable == "-" else durable,
+            queue="" if group == "-" else group,
             **starts[kind],
         )
         say("subscribed", name=name)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ACK_TIMEOUT_MS = 2000, RECONNECT_WAIT_MS = 100, MAX_SUBSCRIPTIONS = 16, MAX_UNACKED = 256, MAX_WORDS = 8 };
+enum { ACK_TIMEOUT_MS = 2000, RECONNECT_WAIT_MS = 100, MAX_SUBSCRIPTIONS = 16, MAX_UNACKED = 256, MAX_WORDS = 9 };
 
 struct subscription {
     char name[64];
@@ -204,6 +204,8 @@ static void on_message(stanConnection *stan, stanSubscription *handle, const cha
         stanMsg_Destroy(message);
 }
 
+#define MS_MARGIN 20
+
 static bool set_start(stanSubOptions *options, const char *start)
 {
     const char *value = strchr(start, ':');
@@ -214,7 +216,8 @@ static bool set_start(stanSubOptions *options, const char *start)
     else if (value && !strncmp(start, "sequence", 8))
         stanSubOptions_StartAtSequence(options, (uint64_t)atoll(value + 1));
     else if (value && !strncmp(start, "ago", 3))
-        stanSubOptions_StartAtTimeDelta(options, atoll(value + 1) * 1000);
+        /* The library counts in whole ms and turns a time into a distance later on: a tick between would reach back. */
+        stanSubOptions_StartAtTime(options, nats_Now() - atoll(value + 1) * 1000 + MS_MARGIN);
     else
         return !strcmp(start, "new");
     return true;
@@ -238,8 +241,12 @@ static void do_subscribe(char **words)
     stanSubOptions_SetManualAckMode(options, subscription->manual);
     if (strcmp(words[6], "-"))
         stanSubOptions_SetDurableName(options, words[6]);
-    if (check("subscribe", stanConnection_Subscribe(&subscription->handle, connection, words[2], on_message,
-                                                    subscription, options)) == NATS_OK) {
+    natsStatus status =
+        strcmp(words[8], "-")
+            ? stanConnection_QueueSubscribe(&subscription->handle, connection, words[2], words[8], on_message,
+                                            subscription, options)
+            : stanConnection_Subscribe(&subscription->handle, connection, words[2], on_message, subscription, options);
+    if (check("subscribe", status) == NATS_OK) {
         subscription_count++;
         say_name("subscribed", words[1]);
     }
@@ -308,7 +315,7 @@ static const struct {
 } commands[] = {
     {"connect", 4, do_connect},         {"publish", 3, do_publish},
     {"load", 5, do_load},               {"stop", 1, do_stop},
-    {"subscribe", 8, do_subscribe},     {"ack", 3, do_ack},
+    {"subscribe", 9, do_subscribe},     {"ack", 3, do_ack},
     {"unsubscribe", 2, do_unsubscribe}, {"close_subscription", 2, do_close_subscription},
     {"close", 1, do_close},
 };

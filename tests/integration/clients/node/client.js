@@ -1,6 +1,7 @@
 // Drives the library node-nats-streaming by commands on standard input; ../README.md has the commands.
 'use strict'
 
+const MS_MARGIN = 20
 const readline = require('readline')
 const stan = require('node-nats-streaming')
 
@@ -23,7 +24,8 @@ function startAt (options, start) {
     case 'last': return options.setStartWithLastReceived()
     case 'first': return options.setDeliverAllAvailable()
     case 'sequence': return options.setStartAtSequence(Number(value))
-    case 'ago': return options.setStartAtTimeDelta(Number(value) * 1000)
+    // the library turns a time into a distance later on, in whole ms: a tick between would reach back
+    case 'ago': return options.setStartTime(new Date(Date.now() - Number(value) * 1000 + MS_MARGIN))
     default: throw new Error(`start position ${start}`)
   }
 }
@@ -82,12 +84,12 @@ const commands = {
     stopping = true
   },
 
-  async subscribe (name, channel, start, maxInFlight, ackWait, durable, mode) {
+  async subscribe (name, channel, start, maxInFlight, ackWait, durable, mode, group) {
     const options = connection.subscriptionOptions()
     startAt(options, start)
     options.setMaxInFlight(Number(maxInFlight)).setAckWait(Number(ackWait) * 1000).setManualAckMode(mode === 'manual')
     if (durable !== '-') options.setDurableName(durable)
-    const subscription = connection.subscribe(channel, options)
+    const subscription = group === '-' ? connection.subscribe(channel, options) : connection.subscribe(channel, group, options)
     subscriptions.set(name, subscription)
     subscription.on('message', (message) => {
       if (mode === 'manual') unacked.set(`${name} ${message.getSequence()}`, message)
