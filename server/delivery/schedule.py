@@ -74,7 +74,8 @@ class Schedule:
 
     def _next_due_ns(self, entry: Due, now_ns: int) -> int:
         due_ns = entry.due_ns + self.ack_wait_ns
-        return due_ns if due_ns > now_ns else now_ns + self.ack_wait_ns
+        # One that belongs to the present round would be sent twice in it.
+        return due_ns if due_ns > now_ns + SLACK_NS else now_ns + self.ack_wait_ns
 
     def pop_due(self, now_ns: int) -> Due | None:
         """Next entry that belongs to the round at `now_ns`."""
@@ -116,10 +117,11 @@ class MemberSchedule(Schedule):
     A message that came from another member has a deadline of its own (B310, B312): it is *single*, and no range covers it.
     """
 
-    __slots__ = ("_queue", "_singles")
+    __slots__ = ("_newest_last", "_queue", "_singles")
 
     def __init__(self, ack_wait_ns: int) -> None:
         super().__init__(ack_wait_ns)
+        self._newest_last = 0
         self._singles: dict[int, int] = {}
         self._queue: list[tuple[int, int]] = []
 
@@ -131,9 +133,13 @@ class MemberSchedule(Schedule):
         self._singles[seq] = due_ns
         heappush(self._queue, (due_ns, seq))
 
+    def _extend(self, due_ns: int, first: int, last: int) -> None:
+        super()._extend(due_ns, first, last)
+        self._newest_last = last
+
     def _continues(self, newest: Due, first: int) -> bool:
-        """What lies between belongs to other members."""
-        return newest.last < first
+        """When it ends with the newest of this member: what lies between belongs to others."""
+        return newest.last == self._newest_last < first
 
     def covers(self, entry: Due, seq: int) -> bool:
         """Whether `entry`, which was popped, says when `seq` of its range is due."""

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from server.config.model import Limits
 from server.protocol import stan_pb2 as pb
 from tests.model.core import Core, Event
+from tests.model.groups import Group
 from tests.model.reference import Model
 from tests.model.rules import PROGRESS_NS, DisagreementError, Rules, Subscription, Survived
 from tests.model.witness import History
@@ -55,6 +56,7 @@ class Wish:
     client: str
     channel: str
     durable: str
+    group: str
     start: str
     value: int
     """Sequence, or 100 ms."""
@@ -69,6 +71,7 @@ wishes = st.builds(
     client=clients,
     channel=channels,
     durable=st.sampled_from(["", "d", "e"]),
+    group=st.sampled_from(["", "", "g", "g", "h"]),
     start=st.sampled_from(list(pb.StartPosition.keys())),
     value=st.integers(-2, 60),
     max_in_flight=st.one_of(st.integers(1, 10), st.just(60)),
@@ -240,15 +243,21 @@ class DeliveryMachine(RuleBasedStateMachine):
         fields = {"startPosition": pb.StartPosition.Value(wish.start)}
         fields |= {"startTimeDelta": value} if wish.start == "TimeDeltaStart" else {"startSequence": value}
         before = b"".join(self._publish(name, channel) for _ in range(wish.before))
-        error = self.model.refusal(name, channel, wish.durable)
+        error = self.model.refusal(name, channel, wish.durable, wish.group)
         if not error:
             request = Subscription(
-                name, self.model.channel(channel), inbox, wish.durable, max_in_flight, ack_wait_s * NS
+                name, self.model.channel(channel), inbox, wish.durable, max_in_flight, ack_wait_s * NS, wish.group
             )
-            one = self.model.subscribe(request, wish.start, value)
-            self.histories.setdefault(id(one), History(one))
+            place = self._place(self.model.subscribe(request, wish.start, value))
+            self.histories.setdefault(id(place), History(place))
         data = self.by_client[name].subscribe_bytes(
-            channel, inbox, durable=wish.durable, max_in_flight=max_in_flight, ack_wait_s=ack_wait_s, fields=fields
+            channel,
+            inbox,
+            durable=wish.durable,
+            group=wish.group,
+            max_in_flight=max_in_flight,
+            ack_wait_s=ack_wait_s,
+            fields=fields,
         )
         self.core.feed(before + data + b"".join(self._publish(name, channel) for _ in range(wish.behind)))
         self._compare()
@@ -265,7 +274,15 @@ class DeliveryMachine(RuleBasedStateMachine):
         offline = [one for one in self.model.subscriptions if not one.is_online]
         one = offline[index % len(offline)]
         self._connect(one.client_id)
-        self.subscribe(replace(wish, client=one.client_id, channel=one.channel.name, durable=one.durable))
+        self.subscribe(replace(wish, client=one.client_id, channel=one.channel.name, durable=one.durable, group=""))
+
+    @precondition(lambda self: self.is_free and self.model.clients and self.model.groups)
+    @rule(index=st.integers(0, 9), wish=wishes)
+    def join(self, index: int, wish: Wish) -> None:
+        """One more member for a group, or the first one for an offline group."""
+        groups = sorted(self.model.groups.values(), key=lambda one: (bool(one.members), one.key))
+        one = groups[index % len(groups)]
+        self.subscribe(replace(wish, channel=one.channel.name, durable=one.durable, group=one.name))
 
     # ---- acks
 
@@ -317,7 +334,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             online = [other for other in self.model.online() if other.inbox == target]
             for other in online:
                 self.model.ack(other, seq)
-                self.histories[id(other)].ack(seq, self.model.now_ns)
+                self.histories[id(self._place(other))].ack(seq, self.model.now_ns)
             channel = online[0].channel.name if online else one.channel.name
             self.core.feed(self._ack_frame(self.ack_inboxes[target], channel, seq))
         self._compare()
@@ -418,7 +435,18 @@ class DeliveryMachine(RuleBasedStateMachine):
         model.now_ns = core.wall_ns()
         self._take_survivors()
         survived = []
+        for group in model.groups.values():
+            recovered = core.leader.store.state.groups_by_key[
+                core.leader.store.state.channels[group.channel.name].channel_id, group.durable, group.name
+            ]
+            held = {
+                seq: getattr(recovered.members.get(recovered.holders.at(seq)), "inbox", "")
+                for seq in recovered.holders.held()
+            }
+            survived.append(Survived(group, recovered.holders.last, list(held), held))
         for one in model.subscriptions:
+            if one.group_name:
+                continue
             record = core.record(self.ack_inboxes[one.inbox])
             acked = [range(first, last + 1) for first, last in record.acked.ranges()]
             pending = [
@@ -453,6 +481,10 @@ class DeliveryMachine(RuleBasedStateMachine):
         """`name`, or another one that is connected."""
         return name if name in self.model.clients else min(self.model.clients)
 
+    def _place(self, one: Subscription) -> Subscription | Group:
+        """What has a place in the log: the subscription, or its group."""
+        return self.model.group_of(one) if one.group_name else one
+
     def _subscription(self, index: int) -> Subscription:
         online = self.model.online()
         return online[index % len(online)]
@@ -473,7 +505,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         """Told to the model; the bytes for the core."""
         for seq in seqs:
             self.model.ack(one, seq)
-            self.histories[id(one)].ack(seq, self.model.now_ns)
+            self.histories[id(self._place(one))].ack(seq, self.model.now_ns)
         inbox = self.ack_inboxes[one.inbox]
         return b"".join(self._ack_frame(inbox, one.channel.name, seq) for seq in seqs)
 
@@ -531,7 +563,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             is_redelivered=message.redelivered, count=message.redeliveryCount,
         )  # fmt: skip
         one = next(one for one in self.model.online() if one.inbox == event.subject)
-        self.histories[id(one)].got(seq, is_redelivered=message.redelivered)
+        self.histories[id(self._place(one))].got(seq, is_redelivered=message.redelivered)
 
     def _drain(self) -> None:
         """R10: with everything healed and everything acked all that is stored arrives; then nothing is left to do."""
@@ -548,6 +580,8 @@ class DeliveryMachine(RuleBasedStateMachine):
                 break
             self.core.feed(b"".join(self._ack(one, sorted(one.pending)) for one in todo))
             self._compare()
-        behind = [one for one in model.online() if max(one.next_seq, one.channel.first) <= one.channel.last]
+        places = [one for one in model.online() if not one.group_name]
+        groups = [one for one in model.groups.values() if one.members]
+        behind = [one for one in [*places, *groups] if max(one.next_seq, one.channel.first) <= one.channel.last]
         assert not behind, behind
         self.move(4000)

@@ -1,4 +1,4 @@
-"""Says what the delivery rules demand: a slow model of channels, clients, plain and durable subscriptions.
+"""Says what the delivery rules demand: a slow model of channels, clients, subscriptions and queue groups.
 
 Written from the specification only. It is told every operation and everything the server sent, each with its time (wall
 clock, ns), in order; whatever the rules do not allow, or demand and did not get, raises DisagreementError with the rule's number.
@@ -8,6 +8,7 @@ Deadlines are intervals `low..high`: where the rules leave a choice, the interva
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tests.model.groups import Group
 from tests.model.rules import (
     PROGRESS_NS,
     SLACK_NS,
@@ -31,7 +32,8 @@ class Model:
     clients: dict[str, Client] = field(default_factory=dict)
     channels: dict[str, Channel] = field(default_factory=dict)
     subscriptions: list[Subscription] = field(default_factory=list)
-    """Online ones and offline durables."""
+    """Online ones and offline durables. Members of queue groups are online."""
+    groups: dict[tuple[str, str, str], Group] = field(default_factory=dict)
     is_connected: bool = True
     has_room: bool = True
     """The connection's buffer takes deliveries; requests and their answers are not concerned."""
@@ -121,6 +123,7 @@ class Model:
         if any(one.channel.name == name for one in self.online()):
             raise DisagreementError(f"B337 {name} deleted, it has an online subscription")
         self.subscriptions = [one for one in self.subscriptions if one.channel.name != name]
+        self.groups = {key: one for key, one in self.groups.items() if one.channel.name != name}
         del self.channels[name]
 
     # ---- subscriptions (B220, B280 to B290, B330, B350)
@@ -131,23 +134,37 @@ class Model:
     def durable(self, client_id: str, channel: str, name: str) -> Subscription | None:
         """B280: identity is client id, channel and durable name."""
         for one in self.subscriptions:
-            if name and (one.client_id, one.channel.name, one.durable) == (client_id, channel, name):
+            if (
+                name
+                and not one.group_name
+                and (one.client_id, one.channel.name, one.durable) == (client_id, channel, name)
+            ):
                 return one
         return None
 
-    def refusal(self, client_id: str, channel: str, durable: str) -> str:
+    def group_of(self, one: Subscription) -> Group:
+        """The group of a member."""
+        return self.groups[one.channel.name, one.durable, one.group_name]
+
+    def refusal(self, client_id: str, channel: str, durable: str, group: str = "") -> str:
         """The error a subscribe must get, or nothing (B82.8, B83.3, B83.6)."""
         if client_id not in self.clients:
             return "stan: unknown clientID"
         self.channel(channel)  # B84: it stays even when the request is refused
-        resumed = self.durable(client_id, channel, durable)
+        resumed = None if group else self.durable(client_id, channel, durable)
         if resumed is not None:
             return "stan: duplicate durable registration" if resumed.is_online else ""
-        taken = [one for one in self.subscriptions if one.channel.name == channel]  # offline ones count, too (B330)
-        return "too many subscriptions per channel" if len(taken) >= self.rules.max_subs > 0 else ""
+        if group and (channel, durable, group) in self.groups and not self.groups[channel, durable, group].members:
+            return ""
+        # Offline durables count, too, and so do offline groups (B330).
+        taken = sum(one.channel.name == channel for one in self.subscriptions)
+        taken += sum(one.channel.name == channel and not one.members for one in self.groups.values())
+        return "too many subscriptions per channel" if taken >= self.rules.max_subs > 0 else ""
 
     def subscribe(self, request: Subscription, start: str, value: int) -> Subscription:
         """A new subscription, or a durable comes back: progress and counts kept, the rest replaced (B283)."""
+        if request.group_name:
+            return self._join(request, start, value)
         resumed = self.durable(request.client_id, request.channel.name, request.durable)
         if resumed is None:
             request.next_seq = request.channel.start(start, value, self.now_ns)
@@ -162,16 +179,34 @@ class Model:
             pending.low = pending.high = self.now_ns - resumed.ack_wait_ns  # long past (B264)
         return resumed
 
+    def _join(self, member: Subscription, start: str, value: int) -> Subscription:
+        """The first member decides where the group starts (B303, B222)."""
+        key = (member.channel.name, member.durable, member.group_name)
+        if key not in self.groups:
+            next_seq = member.channel.start(start, value, self.now_ns)
+            self.groups[key] = Group(member.channel, member.durable, member.group_name, next_seq)
+        self.groups[key].join(member, self.now_ns)
+        self.subscriptions.append(member)
+        return member
+
     def end(self, subscription: Subscription, *, is_unsubscribe: bool) -> None:
         """B350; the inactivity clock starts when the last online one ends (B338, B353)."""
+        if subscription.group_name:
+            group = self.group_of(subscription)
+            group.leave(subscription, self.now_ns)
+            if not group.members and (is_unsubscribe or not group.durable):
+                del self.groups[group.key]
         subscription.is_online = False
         subscription.first_pass = []
         subscription.channel.active_ns = self.now_ns
-        if is_unsubscribe or not subscription.durable:
+        if is_unsubscribe or not subscription.durable or subscription.group_name:
             self.subscriptions.remove(subscription)
 
     def ack(self, subscription: Subscription, seq: int) -> None:
         """Exactly this one, if it is pending; anything else does nothing (B245, B246, B252)."""
+        if subscription.group_name:
+            self.group_of(subscription).ack(seq, self.now_ns)
+            return
         if subscription.is_online and seq in subscription.pending:
             del subscription.pending[seq]
             subscription.acked[seq] = self.now_ns
@@ -195,10 +230,37 @@ class Model:
             raise DisagreementError(f"R2 {shown}: published was {channel.datas[seq]!r} at {channel.timestamps[seq]}")
         if is_redelivered != (count > 0):
             raise DisagreementError(f"B272 {shown}")
-        if seq in subscription.pending:
+        if subscription.group_name:
+            self._saw_member(subscription, seq, count, shown)
+        elif seq in subscription.pending:
             self._saw_again(subscription, seq, count, shown)
         else:
             self._saw_new(subscription, seq, count, shown)
+
+    def _saw_member(self, member: Subscription, seq: int, count: int, shown: str) -> None:
+        """Counts are the group's (B271)."""
+        group = self.group_of(member)
+        holder = group.holder(seq)
+        if holder is None:
+            self._check_first_count(group, seq, count, shown)
+            group.saw_new(member, seq, self.clients, self.now_ns, shown)
+            member.pending[seq].count = count
+            return
+        pending = holder.pending[seq]
+        if count != pending.count + 1:
+            raise DisagreementError(f"B271 {shown}: {pending.count} so far")
+        group.saw_again(member, seq, self.clients, self.now_ns, self.opened_ns, shown)
+        pending.count = count
+
+    def _check_first_count(self, place: Subscription | Group, seq: int, count: int, shown: str) -> None:
+        """Not flagged, unless an earlier server life may have sent it (B243, B394)."""
+        allowed: tuple[int, ...] = (0,)
+        if seq in place.sent:  # before a crash; only then it can be new again
+            allowed = (1,)
+        elif seq <= place.suspect_to:
+            allowed = (0, 1)
+        if count not in allowed:
+            raise DisagreementError(f"B243 B394 {shown}: count must be in {allowed}")
 
     def _saw_new(self, subscription: Subscription, seq: int, count: int, shown: str) -> None:
         firsts = (subscription.channel.first_on_its_way(self.now_ns), subscription.channel.first)
@@ -209,13 +271,7 @@ class Model:
             raise DisagreementError(f"B232 {shown}: stalled: {subscription}")
         if subscription.waiting_first():
             raise DisagreementError(f"B284 B363 {shown}: pending ones come first: {subscription}")
-        allowed: tuple[int, ...] = (0,)
-        if seq in subscription.sent:  # before a crash; only then it can be new again
-            allowed = (1,)
-        elif seq <= subscription.suspect_to:
-            allowed = (0, 1)
-        if count not in allowed:
-            raise DisagreementError(f"B243 B394 {shown}: count must be in {allowed}")
+        self._check_first_count(subscription, seq, count, shown)
         due_ns = self.now_ns + subscription.ack_wait_ns  # B234
         subscription.pending[seq] = Pending(due_ns, due_ns, count)
         subscription.sent[seq] = self.now_ns
@@ -260,7 +316,10 @@ class Model:
                 channel.settle(self.rules, self.now_ns, self.released_ns, is_used=is_used)
         if self.is_open:
             for subscription in self.online():
-                self._settle_subscription(subscription)
+                if not subscription.group_name:
+                    self._settle_subscription(subscription)
+            for group in self.groups.values():
+                group.settle(self.now_ns, opened_ns=self.opened_ns, is_held=self.held_since_ns is not None)
 
     def _settle_subscription(self, subscription: Subscription) -> None:
         if subscription.waiting_first():
@@ -302,6 +361,8 @@ class Model:
             return
         self.opened_ns = self.now_ns
         for subscription in self.online():
+            if subscription.group_name:
+                continue  # B269
             client = self.clients[subscription.client_id]
             for pending in subscription.pending.values():
                 is_skipped = client.was_ever(failing=True, since_ns=self.now_ns - SLACK_NS, until_ns=self.now_ns)
@@ -317,24 +378,28 @@ class Model:
         """The server was gone since `stopped_ns` and serves again, with this progress: raises unless it may be so."""
         self.now_ns = now_ns
         certain_ns = stopped_ns - PROGRESS_NS if self.held_since_ns is None else self.held_since_ns - PROGRESS_NS
-        by_subscription = {one.subscription.inbox: one for one in survived}
-        if by_subscription.keys() != {one.inbox for one in self.subscriptions}:
-            raise DisagreementError(f"B360 survived: {sorted(by_subscription)}, before: {self.subscriptions}")
+        by_place = {id(one.subscription): one for one in survived}
+        plain = [one for one in self.subscriptions if not one.group_name]
+        if by_place.keys() != {id(one) for one in [*plain, *self.groups.values()]}:
+            raise DisagreementError(f"B360 survived: {list(by_place.values())}, before: {plain} {self.groups}")
         self.is_connected = self.has_room = True
         self.held_since_ns = None
         for client in self.clients.values():
             client.heartbeat_ended(self.now_ns, self.now_ns + self.rules.heartbeat_ns, failures=0)  # B365
         for channel in self.channels.values():
             channel.active_ns = self.now_ns  # B338
-        for subscription in self.subscriptions:
-            progress = by_subscription[subscription.inbox]
-            if is_clean or not subscription.is_online:
-                certain_ns_here = stopped_ns + 1  # B424: nothing may be missing
-            else:
+        for place in [*plain, *self.groups.values()]:
+            progress = by_place[id(place)]
+            is_online = bool(place.members) if isinstance(place, Group) else place.is_online
+            certain_ns_here = stopped_ns + 1  # B424: nothing may be missing
+            if is_online and not is_clean:
                 certain_ns_here = certain_ns
-                subscription.suspect_to = max(subscription.suspect_to, subscription.channel.last)
+                place.suspect_to = max(place.suspect_to, place.channel.last)
             progress.check(certain_ns_here)
-            self._recover(subscription, progress)
+            if isinstance(place, Group):
+                place.recovered(progress.last_sent, progress.held, self.now_ns, certain_ns_here)
+            else:
+                self._recover(place, progress)
 
     def _recover(self, subscription: Subscription, progress: Survived) -> None:
         """Counts start again (B365); online: due one ack wait after the message's timestamp, sequence order (B363)."""

@@ -2,9 +2,12 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from server.protocol.stan_pb2 import MsgProto
+
+if TYPE_CHECKING:
+    from tests.model.groups import Group
 
 SLACK_NS: Final = 15_000_000
 """Redeliveries may be early by this, and late (B261)."""
@@ -146,7 +149,7 @@ def next_due(pending: Pending, ack_wait_ns: int, now_ns: int) -> tuple[int, int]
 
 @dataclass
 class Subscription:
-    """A plain or durable subscription. A member of a queue group would have its group's `next_seq`."""
+    """A plain or durable subscription, or a member of a queue group: then its place in the log is the group's."""
 
     client_id: str
     channel: Channel
@@ -155,6 +158,7 @@ class Subscription:
     durable: str
     max_in_flight: int
     ack_wait_ns: int
+    group_name: str = ""
     is_online: bool = True
     next_seq: int = 1
     pending: dict[int, Pending] = field(default_factory=dict)
@@ -195,11 +199,13 @@ class Subscription:
 
 @dataclass
 class Survived:
-    """The progress of one subscription that a restart brought back."""
+    """The progress of one subscription or queue group that a restart brought back."""
 
-    subscription: Subscription
+    subscription: "Subscription | Group"
     last_sent: int
     pending: list[int]
+    held: dict[int, str] = field(default_factory=dict)
+    """Of a group: the inbox of the member that has each pending one."""
 
     def check(self, certain_ns: int) -> None:
         """Everything sent or acked before `certain_ns` is in it; nothing is in it that never was; nothing is lost."""

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, field
 
+from tests.model.groups import Group
 from tests.model.rules import DisagreementError, Subscription
 
 
 @dataclass
 class History:
-    """All lives of one subscription: what it got and acked."""
+    """All lives of one subscription, or of a queue group: what it got and acked."""
 
-    subscription: Subscription
+    subscription: Subscription | Group
     seen: set[int] = field(default_factory=set)
     unacked: set[int] = field(default_factory=set)
     acked: dict[int, int] = field(default_factory=dict)

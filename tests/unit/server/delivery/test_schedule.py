@@ -145,3 +145,16 @@ def test_ranges_of_a_member_reach_over_what_others_got():
     schedule.sent(1, 3, 100 * S)
     schedule.sent(7, 9, 100 * S + MERGE_NS // 2)
     assert popped(schedule, 102 * S) == [Due(101 * S + MERGE_NS // 2, 1, 9)]
+
+
+def test_range_that_was_sent_again_covers_nothing_more():
+    """B422: a new message behind it must not stretch it over messages that have deadlines of their own."""
+    schedule = MemberSchedule(S)
+    schedule.sent(1, 1, 100 * S)
+    schedule.sent(5, 5, 100 * S + 2 * MERGE_NS)
+    schedule.sent_again(schedule.pop_due(101 * S), 1, 1, 101 * S)
+    schedule.add(102 * S, 2, 3)
+    schedule.sent(9, 9, 101 * S)
+    assert popped(schedule, 103 * S) == [
+        Due(101 * S + 2 * MERGE_NS, 5, 5), Due(102 * S, 1, 1), Due(102 * S, 2, 3), Due(102 * S, 9, 9)
+    ]  # fmt: skip
