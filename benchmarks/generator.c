@@ -6,9 +6,6 @@
  *
  * Options: --cluster ID  --client ID  --channel NAME  --count N  --size BYTES  --window W  --max-in-flight M
  *          --ack-wait SECONDS  --start new|first  --no-ack  --barrier  --timeout SECONDS (without any answer)
- *          --subscriptions S   sub: so many subscriptions on the channel, each gets N messages
- *          --group NAME        sub: they are members of this queue group, and get N messages together
- *          --channels K        pub: takes NAME.0 to NAME.K-1 in turn
  * With --barrier it prints "ready" when it is registered (subscribed) and starts when a line comes on standard input.
  * The result is one line of JSON on standard output. Exit status: 0, 1 = errors or timeout, 2 = could not run.
  */
@@ -23,12 +20,12 @@
 #include "wire.h"
 
 enum { SID_PUBACK = 1, SID_HEARTBEAT, SID_ANSWER, SID_DELIVERY };
-enum { GUID_LENGTH = 22, FILL_BYTES = 256 * 1024, ERROR_TEXTS = 16, SUBSCRIPTIONS_MAX = 1000, ACK_INBOX_BYTES = 128 };
+enum { GUID_LENGTH = 22, FILL_BYTES = 256 * 1024, ERROR_TEXTS = 16 };
 
 struct options {
-    const char *mode, *cluster, *client, *channel, *start, *group;
+    const char *mode, *cluster, *client, *channel, *start;
     int port, barrier, no_ack;
-    long subscriptions, channels, count, size, window, max_in_flight, ack_wait_s, timeout_s;
+    long count, size, window, max_in_flight, ack_wait_s, timeout_s;
 };
 
 struct error_count {
@@ -113,8 +110,8 @@ static void register_client(struct session *session)
     wire_connect(&session->wire, options->port, options->client);
     const char *id = session->identity;
     buffer_format(&session->wire.out,
-                  "SUB _STAN.acks.%s %d\r\nSUB _INBOX.%s.beat %d\r\nSUB _INBOX.%s.answer %d\r\n",
-                  id, SID_PUBACK, id, SID_HEARTBEAT, id, SID_ANSWER);
+                  "SUB _STAN.acks.%s %d\r\nSUB _INBOX.%s.beat %d\r\nSUB _INBOX.%s.answer %d\r\nSUB _INBOX.%s.data %d\r\n",
+                  id, SID_PUBACK, id, SID_HEARTBEAT, id, SID_ANSWER, id, SID_DELIVERY);
     struct buffer message = {0};
     char heartbeat[64], subject[512];
     snprintf(heartbeat, sizeof heartbeat, "_INBOX.%s.beat", id);
@@ -170,7 +167,7 @@ static void pass_barrier(const struct session *session)
 /* ---- publishing ---- */
 
 /* The encoded publish frame; the guid's digits are written over for each message. */
-static size_t publish_template(const struct session *session, const char *channel, struct buffer *frame)
+static size_t publish_template(const struct session *session, struct buffer *frame)
 {
     const struct options *options = session->options;
     struct buffer message = {0};
@@ -182,11 +179,11 @@ static size_t publish_template(const struct session *session, const char *channe
     proto_text(&message, 1, options->client);
     proto_text(&message, 2, guid);
     size_t guid_offset = message.length - GUID_LENGTH;
-    proto_text(&message, 3, channel);
+    proto_text(&message, 3, options->channel);
     if (options->size)
         proto_bytes(&message, 5, data, (size_t)options->size);
     proto_text(&message, 6, session->identity);
-    buffer_format(frame, "PUB %s.%s _STAN.acks.%s %zu\r\n", session->publish_prefix, channel,
+    buffer_format(frame, "PUB %s.%s _STAN.acks.%s %zu\r\n", session->publish_prefix, options->channel,
                   session->identity, message.length);
     guid_offset += frame->length;
     buffer_add(frame, message.bytes, message.length);
@@ -227,13 +224,8 @@ static long acked_number(struct session *session, const struct frame *frame)
 static void publish(struct session *session, int64_t *latencies_ns)
 {
     const struct options *options = session->options;
-    struct buffer *templates = calloc((size_t)options->channels, sizeof *templates);
-    size_t *guid_offsets = calloc((size_t)options->channels, sizeof *guid_offsets);
-    for (long i = 0; i < options->channels; i++) {
-        char name[512];
-        snprintf(name, sizeof name, options->channels > 1 ? "%s.%ld" : "%s", options->channel, i);
-        guid_offsets[i] = publish_template(session, name, &templates[i]);
-    }
+    struct buffer template = {0};
+    size_t guid_offset = publish_template(session, &template);
     unsigned char *answered = calloc((size_t)options->count + 1, 1);
     long sent = 0;
     pass_barrier(session);
@@ -243,8 +235,7 @@ static void publish(struct session *session, int64_t *latencies_ns)
         while (sent < options->count && sent - session->acked < options->window &&
                wire_unsent(&session->wire) < FILL_BYTES) {
             sent_ns = now_ns();
-            long channel = sent % options->channels;
-            add_publish(&session->wire.out, &templates[channel], guid_offsets[channel], sent++);
+            add_publish(&session->wire.out, &template, guid_offset, sent++);
         }
         int may_send = sent < options->count && sent - session->acked < options->window;
         wire_pump(&session->wire, may_send && wire_unsent(&session->wire) < FILL_BYTES ? 0 : 100);
@@ -272,25 +263,19 @@ static void publish(struct session *session, int64_t *latencies_ns)
     }
     session->end_ns = now_ns();
     free(answered);
-    for (long i = 0; i < options->channels; i++)
-        free(templates[i].bytes);
-    free(templates);
-    free(guid_offsets);
+    free(template.bytes);
 }
 
 /* ---- subscribing ---- */
 
-static void subscribe(struct session *session, long number, char *ack_inbox, size_t capacity)
+static void subscribe(struct session *session, char *ack_inbox, size_t capacity)
 {
     const struct options *options = session->options;
     struct buffer message = {0};
     char inbox[64];
-    snprintf(inbox, sizeof inbox, "_INBOX.%s.data.%ld", session->identity, number);
-    buffer_format(&session->wire.out, "SUB %s %ld\r\n", inbox, SID_DELIVERY + number);
+    snprintf(inbox, sizeof inbox, "_INBOX.%s.data", session->identity);
     proto_text(&message, 1, options->client);
     proto_text(&message, 2, options->channel);
-    if (options->group)
-        proto_text(&message, 3, options->group);
     proto_text(&message, 4, inbox);
     proto_varint(&message, 5, (uint64_t)options->max_in_flight);
     proto_varint(&message, 6, (uint64_t)options->ack_wait_s);
@@ -311,28 +296,23 @@ static void subscribe(struct session *session, long number, char *ack_inbox, siz
     free(message.bytes);
 }
 
-struct sights {
-    unsigned char *seen;
-    uint64_t capacity, base;
-};
-
 /* Notes a sequence; 1 if it is seen for the first time. Grows with the distance to the first sequence seen. */
-static int first_sight(struct sights *sights, uint64_t sequence)
+static int first_sight(unsigned char **seen, uint64_t *capacity, uint64_t *base, uint64_t sequence)
 {
-    if (!sights->base)
-        sights->base = sequence;
-    if (sequence < sights->base)
+    if (!*base)
+        *base = sequence;
+    if (sequence < *base)
         fail("delivery", "a sequence below the first one received");
-    uint64_t offset = sequence - sights->base;
-    if (offset >= sights->capacity) {
+    uint64_t offset = sequence - *base;
+    if (offset >= *capacity) {
         uint64_t grown = (offset + 1) * 2;
-        sights->seen = realloc(sights->seen, grown);
-        memset(sights->seen + sights->capacity, 0, grown - sights->capacity);
-        sights->capacity = grown;
+        *seen = realloc(*seen, grown);
+        memset(*seen + *capacity, 0, grown - *capacity);
+        *capacity = grown;
     }
-    if (sights->seen[offset])
+    if ((*seen)[offset])
         return 0;
-    return sights->seen[offset] = 1;
+    return (*seen)[offset] = 1;
 }
 
 static void add_ack(struct session *session, const char *ack_inbox, const struct buffer *ack_head, uint64_t sequence)
@@ -350,22 +330,20 @@ static void add_ack(struct session *session, const char *ack_inbox, const struct
 static void consume(struct session *session)
 {
     const struct options *options = session->options;
-    static char ack_inboxes[SUBSCRIPTIONS_MAX][ACK_INBOX_BYTES];
+    char ack_inbox[512];
     struct buffer ack_head = {0};
-    /* Members of a group see each message once among them, other subscriptions each all of them. */
-    struct sights *sights = calloc((size_t)options->subscriptions, sizeof *sights);
-    long wanted = options->group ? options->count : options->count * options->subscriptions;
-    for (long i = 0; i < options->subscriptions; i++)
-        subscribe(session, i, ack_inboxes[i], sizeof ack_inboxes[i]);
+    unsigned char *seen = NULL;
+    uint64_t capacity = 0, base = 0;
+    subscribe(session, ack_inbox, sizeof ack_inbox);
     proto_text(&ack_head, 1, options->channel);
     pass_barrier(session);
     session->start_ns = now_ns();
     int64_t progress_ns = session->start_ns;
-    while (session->different < wanted) {
+    while (session->different < options->count) {
         wire_pump(&session->wire, 100);
         struct frame frame;
         while (wire_next(&session->wire, &frame) != FRAME_INCOMPLETE) {
-            if (frame.kind != FRAME_MESSAGE || frame.sid < SID_DELIVERY) {
+            if (frame.kind != FRAME_MESSAGE || frame.sid != SID_DELIVERY) {
                 handle_other(session, &frame);
                 continue;
             }
@@ -377,11 +355,10 @@ static void consume(struct session *session)
                 if (field.number == 6 && field.value)
                     session->redelivered++;
             }
-            long number = frame.sid - SID_DELIVERY;
             session->received++;
-            session->different += first_sight(&sights[options->group ? 0 : number], sequence);
+            session->different += first_sight(&seen, &capacity, &base, sequence);
             if (!options->no_ack)
-                add_ack(session, ack_inboxes[number], &ack_head, sequence);
+                add_ack(session, ack_inbox, &ack_head, sequence);
             progress_ns = now_ns();
         }
         if (now_ns() - progress_ns > options->timeout_s * 1000000000) {
@@ -395,9 +372,7 @@ static void consume(struct session *session)
     session->end_ns = now_ns();
     if (options->no_ack)
         pass_barrier(session); /* keeps the messages unacked until the caller has looked */
-    for (long i = 0; i < options->subscriptions; i++)
-        free(sights[i].seen);
-    free(sights);
+    free(seen);
     free(ack_head.bytes);
 }
 
@@ -462,11 +437,10 @@ static void parse_options(int count, char **arguments, struct options *options)
         {"port", 1, 0, 'p'},    {"cluster", 1, 0, 'c'},       {"client", 1, 0, 'i'},   {"channel", 1, 0, 'n'},
         {"count", 1, 0, 'N'},   {"size", 1, 0, 's'},          {"window", 1, 0, 'w'},   {"max-in-flight", 1, 0, 'm'},
         {"start", 1, 0, 'f'},   {"ack-wait", 1, 0, 'a'},      {"no-ack", 0, 0, 'x'},   {"barrier", 0, 0, 'b'},
-        {"timeout", 1, 0, 't'}, {"subscriptions", 1, 0, 'S'}, {"group", 1, 0, 'g'},    {"channels", 1, 0, 'k'},
-        {0, 0, 0, 0}};
+        {"timeout", 1, 0, 't'}, {0, 0, 0, 0}};
     *options = (struct options){.cluster = "test-cluster", .client = "generator", .channel = "bench", .start = "new",
                                 .count = 100000, .size = 128, .window = 16384, .max_in_flight = 1024,
-                                .ack_wait_s = 30, .timeout_s = 30, .subscriptions = 1, .channels = 1};
+                                .ack_wait_s = 30, .timeout_s = 30};
     for (int choice; (choice = getopt_long(count, arguments, "", known, NULL)) != -1;) {
         switch (choice) {
         case 'p': options->port = (int)number(optarg, "--port"); break;
@@ -481,17 +455,12 @@ static void parse_options(int count, char **arguments, struct options *options)
         case 'a': options->ack_wait_s = number(optarg, "--ack-wait"); break;
         case 'x': options->no_ack = 1; break;
         case 'b': options->barrier = 1; break;
-        case 'S': options->subscriptions = number(optarg, "--subscriptions"); break;
-        case 'g': options->group = optarg; break;
-        case 'k': options->channels = number(optarg, "--channels"); break;
         case 't': options->timeout_s = number(optarg, "--timeout"); break;
         default: fail("options", "see the head of generator.c");
         }
     }
     if (optind != count - 1 || !options->port || !options->window || !options->count)
         fail("usage", "generator pub|sync|sub --port P [options]; --window and --count at least 1");
-    if (!options->channels || !options->subscriptions || options->subscriptions > SUBSCRIPTIONS_MAX)
-        fail("usage", "--channels at least 1, --subscriptions 1 to 1000");
     options->mode = arguments[optind];
     if (strcmp(options->mode, "pub") && strcmp(options->mode, "sync") && strcmp(options->mode, "sub"))
         fail("mode", "pub, sync or sub");

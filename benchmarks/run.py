@@ -1,6 +1,6 @@
 """Runs the benchmark: JSON lines on standard output, a table on standard error.
 
-    python benchmarks/run.py [--store FILE|MEMORY] [--dir PATH] [--repeat N] [--quick] [--only GROUP,...] [--against CHECKOUT]
+    python benchmarks/run.py [--store FILE|MEMORY] [--dir PATH] [--repeat N] [--quick] [--only GROUP,...]
 
 Starts a NATS server of its own, our server on it (option -ns, so that each process is accounted by itself) and the
 trivial responder. Absolute figures belong to one machine at one time; the ratios to the responder and CPU per message are
@@ -30,8 +30,7 @@ from benchmarks.workloads import OUR_CLUSTER, YARDSTICK_CLUSTER, Row, Target
 from tests.support.nats_process import NatsProcess, nats_server_binary
 from tests.support.server_process import REPOSITORY, ServerProcess
 
-GROUPS = ("throughput", "sync", "memory", "restart", "groups", "fanout", "channels", "idle", "durables")
-DEFAULT_GROUPS = ("throughput", "sync", "memory", "restart")
+GROUPS = ("throughput", "sync", "memory", "restart")
 NATS_CONFIGURATION = 'max_pending: 512MB\nwrite_deadline: "30s"\n'
 """Four publishers with full windows of 1 KiB are more than the default max_pending of 64 MB: it would cut us off."""
 
@@ -47,16 +46,14 @@ class Benchmark:
         self.rows: list[Row] = []
 
     @contextmanager
-    def server(self, *options: str, checkout: Path = REPOSITORY) -> Iterator[ServerProcess]:
-        """A fresh server with an empty directory below --dir, run from `checkout`."""
+    def server(self) -> Iterator[ServerProcess]:
+        """A fresh server with an empty directory below --dir."""
         with tempfile.TemporaryDirectory(prefix="benchmark-", dir=self.options.dir) as directory:
             server = ServerProcess(
                 store=self.options.store,
                 directory=Path(directory) / "data",
                 nats_url=self.nats.url,
                 cluster_id=OUR_CLUSTER,
-                options=options,
-                checkout=checkout,
             )
             with server:
                 yield server
@@ -83,66 +80,12 @@ class Benchmark:
                 with self.server() as server:
                     growth.append(workloads.delivered_memory(server, self.nats, unacked, acked=acked))
             self.add(number, workloads.unacked_row(unacked, growth[0], growth[1]))
-        self.many(number)
-        if self.options.against is not None:
-            self.against(number)
         if "restart" in only and self.options.store == "FILE":
             count = 100_000 if quick else 1_000_000
             with self.server() as server:
                 workloads.fill(self.nats, "memory", count)
                 for orderly in (False, True):
                     self.add(number, workloads.restart_row(server, count, orderly=orderly))
-
-    def many(self, number: int) -> None:
-        """Rows about many subscribers, channels and idle things; each on a fresh server."""
-        only, messages = self.options.only, 40_000 if self.options.quick else 400_000
-        for name, loads, options in (("groups", workloads.GROUP, ()), ("channels", workloads.CHANNELS, ("-mc", "0"))):
-            if name in only:
-                self.compared(number, [(load, messages, options) for load in loads])
-        if "fanout" in only:
-            self.compared(number, [(workloads.FANOUT, messages // 40, ())])
-        options = ("-mc", "0", "-msu", "0")
-        if "idle" in only:
-            for kind in ("clients", "channels", "subscriptions"):
-                reference = None
-                for count in (0, 100, 1000) if self.options.quick else (0, 1000, 10_000):
-                    with self.server(*options) as server:
-                        row = workloads.idle_rows(server, self.nats, kind, count, messages, reference)
-                    self.add(number, row)
-                    reference = reference or row
-        if "durables" in only:
-            with self.server(*options) as server:
-                reference = workloads.idle_rows(server, self.nats, "durables", 0, messages, None)
-            self.add(number, reference)
-            with self.server(*options) as server:
-                count = 2000 if self.options.quick else 100_000
-                self.add(number, workloads.durables_row(server, self.nats, count, messages, reference))
-
-    def compared(self, number: int, rows: Sequence[tuple[workloads.Load, int, Sequence[str]]]) -> None:
-        """Loads on fresh servers, the later ones compared with the first."""
-        reference = None
-        for load, messages, options in rows:
-            with self.server(*options) as server:
-                workloads.fill(self.nats, "warmup", 20_000)
-                settle(server.pid)
-                target = Target(self.nats, server.pid, OUR_CLUSTER)
-                row = workloads.compare(target, load, reference, messages, "row")
-            self.add(number, row)
-            reference = reference or row
-
-    def against(self, number: int) -> None:
-        """The throughput rows on the other checkout's server and on ours, in turn."""
-        for load in workloads.THROUGHPUT:
-            messages = (40_000 if self.options.quick else 400_000) // (1 if load.size < 1024 else 2)
-            reference = None
-            for name, checkout in (("old", Path(self.options.against)), ("new", REPOSITORY)):
-                with self.server(checkout=checkout) as server:
-                    workloads.fill(self.nats, "warmup", 20_000)
-                    settle(server.pid)
-                    target = Target(self.nats, server.pid, OUR_CLUSTER)
-                    row = workloads.compare(target, load, reference, messages, "row", f"{load.name}, {name}")
-                self.add(number, row)
-                reference = reference or row
 
     def under_load(self, server: ServerProcess, number: int) -> None:
         """Throughput and latency rows on one server, after a warm-up."""
@@ -214,10 +157,6 @@ COLUMNS = (
     ("MiB", "resident_mib", "{:.0f}"),
     ("B/msg", "bytes_per_message", "{:.1f}"),
     ("s to ack", "seconds_to_first_ack", "{:.2f}"),
-    ("our us/dlv", "our_us_per_delivery", "{:.2f}"),
-    ("nats us/dlv", "nats_us_per_delivery", "{:.2f}"),
-    ("rate/ref.", "rate_to_reference", "{:.2f}"),
-    ("CPU/ref.", "cpu_to_reference", "{:.2f}"),
 )
 
 
@@ -257,12 +196,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the messages: to see that it works, not to quote"
     )
-    parser.add_argument(
-        "--only", default=",".join(DEFAULT_GROUPS), help=f"groups of rows, out of {','.join(GROUPS)}; none: ''"
-    )
-    parser.add_argument("--against", help="another checkout: its server runs the throughput rows in turn with ours")
+    parser.add_argument("--only", default=",".join(GROUPS), help=f"groups of rows, out of {','.join(GROUPS)}")
     options = parser.parse_args(arguments)
-    options.only = [name for name in options.only.split(",") if name]
+    options.only = options.only.split(",")
     unknown = sorted(set(options.only) - set(GROUPS))
     if unknown:
         parser.error(f"--only: {unknown} unknown, allowed are {','.join(GROUPS)}")

@@ -7,15 +7,14 @@ CPU is utime + stime of the server's process, and of the NATS server's, over the
 import asyncio
 import time
 from collections.abc import Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.population import Population
 from benchmarks.processes import Generator, Memory, cpu_s, memory, settle
 from tests.support.nats_process import NatsProcess
 from tests.support.raw_client import RawClient
-from tests.support.raw_nats import NoRespondersError, RawNats
+from tests.support.raw_nats import NoRespondersError
 from tests.support.server_process import ServerProcess
 
 OUR_CLUSTER = "bench"
@@ -32,19 +31,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One throughput row. All publishers and subscribers share one channel; every subscription gets every message.
-
-    `subscribers` are processes with `subscriptions` each; with `group` these are members of one queue group, which gets every message
-    once. With `channels` the publishers take so many channels in turn.
-    """
+    """One throughput row. All publishers and subscribers share one channel; every subscriber gets every message."""
 
     name: str
     size: int
     publishers: int
     subscribers: int
-    subscriptions: int = 1
-    group: str = ""
-    channels: int = 1
 
 
 THROUGHPUT = tuple(
@@ -58,15 +50,6 @@ THROUGHPUT = tuple(
     for size in (128, 1024)
     for parties in (1, 4)
 )
-
-
-GROUP = (
-    Load("1 publisher, 1 subscriber", 128, 1, 1),
-    Load("1 publisher, 1 queue group of 10", 128, 1, 1, subscriptions=10, group="g"),
-)
-FANOUT = Load("1 publisher, 100 subscribers", 128, 1, 2, subscriptions=50)
-CHANNELS = (Load("1 publisher, 1 channel", 128, 1, 0), Load("1 publisher, 1000 channels", 128, 1, 0, channels=1000))
-IDLE = Load("1 publisher, 1 subscriber", 128, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,33 +67,16 @@ def _span_s(results: Iterable[Row]) -> float:
     return float(max(r["end_ns"] for r in results) - min(r["start_ns"] for r in results)) / 1e9
 
 
-def run_load(target: Target, load: Load, channel: str, count: int) -> Row:
-    """One load on one server: `count` messages by all publishers together."""
+def _run_load(target: Target, load: Load, channel: str, count: int) -> Row:
     per_publisher = count // load.publishers
     total = per_publisher * load.publishers
     shared = {"port": target.nats.port, "cluster": target.cluster_id, "channel": channel}
     subscribers = [
-        Generator(
-            "sub",
-            **shared,
-            **({"group": load.group} if load.group else {}),
-            client=f"sub-{channel}-{i}",
-            count=total,
-            subscriptions=load.subscriptions,
-            max_in_flight=MAX_IN_FLIGHT,
-        )
+        Generator("sub", **shared, client=f"sub-{channel}-{i}", count=total, max_in_flight=MAX_IN_FLIGHT)
         for i in range(load.subscribers)
     ]
     publishers = [
-        Generator(
-            "pub",
-            **shared,
-            client=f"pub-{channel}-{i}",
-            count=per_publisher,
-            channels=load.channels,
-            size=load.size,
-            window=WINDOW,
-        )
+        Generator("pub", **shared, client=f"pub-{channel}-{i}", count=per_publisher, size=load.size, window=WINDOW)
         for i in range(load.publishers)
     ]
     pids = [target.nats.pid] + ([target.pid] if target.pid is not None else [])
@@ -141,28 +107,14 @@ def run_load(target: Target, load: Load, channel: str, count: int) -> Row:
         row["our_us_per_message"] = used[1] / total * 1e6
         row["our_to_nats_cpu"] = used[1] / used[0] if used[0] else None
         row["messages_per_cpu_s"] = total / used[1] if used[1] else None
-    deliveries = sum(r["received"] for r in received)
-    if deliveries > total and target.pid is not None:
-        row["our_us_per_delivery"] = used[1] / deliveries * 1e6
-        row["nats_us_per_delivery"] = used[0] / deliveries * 1e6
-        row["deliveries_per_s"] = deliveries / _span_s(results)
-    return row
-
-
-def compare(target: Target, load: Load, reference: Row | None, count: int, tag: str, label: str = "") -> Row:
-    """One load without the responder; with the ratios to `reference`, a row of the same run."""
-    row: Row = {"row": label or load.name, **run_load(target, load, tag, count)}
-    if reference is not None:
-        row["rate_to_reference"] = row["messages_per_s"] / reference["messages_per_s"]
-        row["cpu_to_reference"] = row["our_us_per_message"] / reference["our_us_per_message"]
     return row
 
 
 def throughput(ours: Target, yardstick: Target, load: Load, count: int, tag: str) -> Row:
     """One throughput row; `responder_per_s` is the publish rate that the same publishers reach with the responder."""
     only_publish = Load(load.name, load.size, load.publishers, 0)
-    responder = run_load(yardstick, only_publish, f"{tag}.yardstick", count)
-    row = run_load(ours, load, tag, count)
+    responder = _run_load(yardstick, only_publish, f"{tag}.yardstick", count)
+    row = _run_load(ours, load, tag, count)
     row["responder_per_s"] = responder["messages_per_s"]
     row["to_responder"] = row["messages_per_s"] / responder["messages_per_s"]
     return {"row": load.name, "size": load.size, "publishers": load.publishers, "subscribers": load.subscribers, **row}
@@ -288,59 +240,6 @@ def unacked_row(count: int, unacked: Row, control: Row) -> Row:
         "bytes_per_message": net["resident_bytes"] / count,
         "anonymous_bytes_per_message": net["anonymous_bytes"] / count,
         "failed": unacked["failed"] + control["failed"],
-    }
-
-
-async def _populate(server: ServerProcess, kind: str, count: int) -> AsyncExitStack:
-    stack = AsyncExitStack()
-    nats = await stack.enter_async_context(await RawNats.connect(server.url))
-    population = Population(nats, OUR_CLUSTER)
-    clients = await population.clients(count if kind == "clients" else 100)
-    if kind == "channels":
-        await population.channels(clients[0], count)
-    elif kind in ("subscriptions", "durables"):
-        await population.subscriptions(clients, 100, count, durable=kind == "durables")
-    if kind == "durables":
-        await population.close(clients)
-    return stack
-
-
-def idle_rows(
-    server: ServerProcess, nats: NatsProcess, kind: str, count: int, messages: int, reference: Row | None
-) -> Row:
-    """The load while `count` clients, channels or subscriptions do nothing; reference: the same load with none of them."""
-
-    async def run() -> Row:
-        stack = await _populate(server, kind, count) if count else AsyncExitStack()
-        async with stack:
-            settled = asyncio.to_thread(settle, server.pid)
-            await settled
-            target = Target(nats, server.pid, OUR_CLUSTER)
-            label = f"{IDLE.name}, {count} idle {kind}"
-            return await asyncio.to_thread(compare, target, IDLE, reference, messages, "busy", label)
-
-    return asyncio.run(run())
-
-
-def durables_row(server: ServerProcess, nats: NatsProcess, count: int, messages: int, reference: Row) -> Row:
-    """Memory per offline durable, start with all of them, and the load beside them."""
-
-    async def fill_durables() -> None:
-        async with await _populate(server, "durables", count):
-            pass
-
-    before = memory(server.pid)
-    asyncio.run(fill_durables())
-    settle(server.pid)
-    grown = _difference(memory(server.pid), before)
-    load = compare(Target(nats, server.pid, OUR_CLUSTER), IDLE, reference, messages, "busy")
-    seconds = restart_row(server, messages, orderly=True)["seconds_to_first_ack"]
-    return {
-        **load,
-        "row": f"{count} offline durables",
-        "seconds_to_first_ack": seconds,
-        "bytes_per_message": grown["resident_bytes"] / count,
-        "anonymous_bytes_per_durable": grown["anonymous_bytes"] / count,
     }
 
 

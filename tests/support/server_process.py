@@ -44,7 +44,6 @@ class ServerProcess:
         options: Sequence[str] = (),
         command: Sequence[str] = (sys.executable, "-m", "server"),
         environment: Mapping[str, str] | None = None,
-        checkout: Path = REPOSITORY,
     ) -> None:
         self._owns_directory = directory is None
         self.directory = directory if directory is not None else Path(tempfile.mkdtemp(prefix="streaming-test-"))
@@ -56,7 +55,6 @@ class ServerProcess:
         self.options = tuple(options)
         self.command = tuple(command)
         self.environment = environment
-        self.checkout = checkout
         self._process: subprocess.Popen[str] | None = None
         self._log: LogReader | None = None
         self._earlier_logs: list[str] = []
@@ -127,7 +125,7 @@ class ServerProcess:
             arguments += ["-m", str(self.monitoring_port)]
         self._process = subprocess.Popen(
             [*self.command, *arguments, *self.options],
-            cwd=self.checkout,
+            cwd=REPOSITORY,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
