@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from server.protocol import stan_pb2 as pb
-from tests.conformance.steps import Clients, ask_close, ask_connect, listen, new_name, settle
+from tests.conformance.steps import Clients, ask, ask_close, ask_connect, listen, new_name, settle
 from tests.support.raw_client import ClientIdentity, RawClient
 from tests.support.raw_nats import RawNats
 
@@ -60,6 +60,16 @@ async def test_old_client_gets_no_ping_fields(clients: Clients) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(("protocol", "gets_pings"), [(-1, False), (0, False), (1, True), (2, True), (2**31 - 1, True)])
+async def test_ping_fields_by_protocol(clients: Clients, protocol: int, gets_pings: bool) -> None:
+    """B42: from protocol 1 on, also for versions that do not exist; the server's own is always 1."""
+    nats = await clients.nats()
+    answer = await ask_connect(nats, connect_request(nats, new_name("client"), protocol=protocol, pingInterval=5))
+    assert (answer.error, answer.protocol) == ("", 1)
+    assert (bool(answer.pingRequests), answer.pingInterval) == (gets_pings, 5 if gets_pings else 0)
+
+
+@pytest.mark.asyncio
 async def test_success_is_an_empty_payload_without_headers(client: RawClient, channel: str) -> None:
     """B24: unsubscribe, subscription close, ping and connection close succeed with nothing at all."""
     removed, closed = await client.subscribe(channel), await client.subscribe(channel)
@@ -106,7 +116,10 @@ async def test_other_fields_are_not_checked(clients: Clients) -> None:
     request = connect_request(
         nats, new_name("client"), protocol=2**31 - 1, connID=b"\x00\xff" * 500, pingInterval=-(2**31), pingMaxOut=-5
     )
+    probes = listen(nats, request.heartbeatInbox)
     assert (await ask_connect(nats, request)).error == ""
+    await nats.flush()
+    assert probes == []
 
 
 @pytest.mark.asyncio
@@ -134,6 +147,22 @@ async def test_shared_connid_stays_with_the_one_that_remains(clients: Clients) -
     second = await clients.connect(identity=ClientIdentity(new_name("client"), conn_id=conn_id))
     await first.close()
     assert (await second.ping()).error == ""
+
+
+@pytest.mark.asyncio
+async def test_probe_of_another_server_is_a_connect_like_any_other(clients: Clients) -> None:
+    """B146: a server that starts connects under the cluster id; it gets the full answer, and its close is answered, too."""
+    nats = await clients.nats()
+    probe = pb.ConnectRequest(clientID="test-cluster", heartbeatInbox=nats.new_inbox())
+    answer = await ask_connect(nats, probe)
+    assert (answer.error, answer.closeRequests, answer.pubPrefix) == (
+        "",
+        "_STAN.close.test-cluster",
+        "_STAN.pub.test-cluster",
+    )
+    assert (await ask_connect(nats, probe)).error == ""  # nobody answers at its inbox: replaced at once
+    close = pb.CloseRequest(clientID="test-cluster")
+    assert await ask(nats, answer.closeRequests, close, pb.CloseResponse.FromString) == pb.CloseResponse()
 
 
 @pytest.mark.asyncio

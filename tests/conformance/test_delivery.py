@@ -5,9 +5,12 @@ import asyncio
 import pytest
 
 from server.protocol import stan_pb2 as pb
-from tests.conformance.steps import Clients, accepted, marks, payloads, publish_numbered, settle
-from tests.support.raw_client import RawClient, RawSubscription
+from tests.conformance.steps import Clients, accepted, marks, new_name, payloads, publish_numbered, settle
+from tests.support.raw_client import ClientIdentity, RawClient, RawSubscription
 from tests.support.server_process import ServerProcess
+
+LIBRARY_WINDOW = 16384
+"""Publishes that every library lets be under way, and node-nats-streaming's default max in flight. Source: B148."""
 
 
 @pytest.mark.asyncio
@@ -176,3 +179,20 @@ async def test_many_small_windows_drain(clients: Clients, channel: str) -> None:
     await settle(client)
     for subscription in subscriptions:
         assert marks(subscription.received) == [(sequence, False, 0) for sequence in range(1, 301)]
+
+
+@pytest.mark.asyncio
+async def test_largest_windows_of_client_libraries(clients: Clients, channel: str) -> None:
+    """B148: 16,384 publishes under way at once, and as many messages unacked at one subscription; then all is acked.
+
+    The client has no connID in its publishes, as stan.java.
+    """
+    client = await clients.connect(identity=ClientIdentity(new_name("client"), conn_id=b"", protocol=0))
+    subscription = await client.subscribe(channel, max_in_flight=LIBRARY_WINDOW, auto_ack=False)
+    await accepted([client.publish_nowait(channel, b"x") for _ in range(LIBRARY_WINDOW + 1)])
+    await settle(client)
+    assert subscription.sequences == list(range(1, LIBRARY_WINDOW + 1))
+    for sequence in range(LIBRARY_WINDOW, 0, -1):
+        subscription.ack(sequence)
+    await settle(client)
+    assert subscription.sequences[LIBRARY_WINDOW:] == [LIBRARY_WINDOW + 1]

@@ -1,5 +1,7 @@
 """Durable subscriptions (B222, B252, B271, B280-B293). Restart (B291) is in test_restart.py."""
 
+import asyncio
+
 import pytest
 
 from server.protocol import stan_pb2 as pb
@@ -161,11 +163,18 @@ async def test_unsubscribe_forgets_the_durable(client: RawClient, channel: str) 
 
 @pytest.mark.asyncio
 async def test_only_one_online(client: RawClient, channel: str) -> None:
-    """B290: also when both requests are under way at the same time."""
-    results = [await client.subscribe(channel, durable_name="d") for _ in range(3)]
-    assert [result.error for result in results] == ["", DUPLICATE, DUPLICATE]
-    await client.close_subscription(results[0])
-    assert (await client.subscribe(channel, durable_name="d")).error == ""
+    """B290: while it is online and when several requests are under way at the same time, even with one inbox."""
+    inbox = client.nats.new_inbox()
+    requests = [client.subscribe(channel, durable_name="d", inbox=inbox) for _ in range(4)]
+    results = await asyncio.gather(*requests)
+    assert sorted(result.error for result in results) == ["", DUPLICATE, DUPLICATE, DUPLICATE]
+    assert (await client.subscribe(channel, durable_name="d", inbox=inbox)).error == DUPLICATE
+    (online,) = [result for result in results if not result.error]
+    assert (await client.close_subscription(online)).error == ""
+    resumed = await client.subscribe(channel, durable_name="d")
+    assert resumed.error == ""
+    await publish_numbered(client, channel, 1)
+    assert marks(await resumed.take(1)) == [(1, False, 0)]
 
 
 @pytest.mark.asyncio
@@ -211,3 +220,40 @@ async def test_replacing_needs_the_same_client(replacing_server: ServerProcess, 
         first, second = [await client.subscribe(channel, durable_name="d") for client in (one, two)]
         await publish_numbered(one, channel, 1)
         assert (await first.next()).sequence == (await second.next()).sequence == 1
+
+
+@pytest.mark.asyncio
+async def test_replacing_is_for_plain_durables_only(replacing_server: ServerProcess, channel: str) -> None:
+    """B292, B301: with --replace_durable members of a durable group still join one another."""
+    async with Clients(replacing_server.url) as clients:
+        client = await clients.connect()
+        members = [await client.subscribe(channel, durable_name="d", queue_group="g") for _ in range(2)]
+        plain = [await client.subscribe(channel) for _ in range(2)]
+        await publish_numbered(client, channel, 4)
+        await settle(client)
+        assert [member.sequences for member in members] == [[1, 3], [2, 4]]
+        assert [subscription.sequences for subscription in plain] == [[1, 2, 3, 4]] * 2
+        assert [(await client.close_subscription(one)).error for one in (*members, *plain)] == [""] * 4
+
+
+@pytest.mark.asyncio
+async def test_resume_in_every_way_a_durable_goes_offline(clients: Clients, channel: str) -> None:
+    """B282, B283: by its close, by the close of its client, by a replacement: progress is kept, count and flag go on."""
+    client = await clients.connect()
+    durable = await client.subscribe(channel, durable_name="d", auto_ack=False)
+    await publish_numbered(client, channel, 3)
+    await durable.wait_count(3)
+    durable.ack(2)
+    assert (await client.close_subscription(durable)).error == ""
+    resumed = await client.subscribe(channel, durable_name="d", auto_ack=False)
+    assert marks(await resumed.take(2)) == [(1, True, 1), (3, True, 1)]
+    assert (await client.close()).error == ""
+    client = await clients.connect(client.identity.client_id)
+    resumed = await client.subscribe(channel, durable_name="d", auto_ack=False)
+    assert marks(await resumed.take(2)) == [(1, True, 2), (3, True, 2)]
+    client.answers_heartbeats = False
+    new = await clients.connect(client.identity.client_id)
+    resumed = await new.subscribe(channel, durable_name="d", auto_ack=False)
+    assert marks(await resumed.take(2)) == [(1, True, 3), (3, True, 3)]
+    await publish_numbered(new, channel, 1)
+    assert marks(await resumed.take(1)) == [(4, False, 0)]

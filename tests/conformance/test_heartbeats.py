@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.conformance.steps import Clients, listen, marks, new_name, publish_numbered, settle, start_ticks
+from tests.support.nats_process import NatsProcess
 from tests.support.raw_client import ClientIdentity, RawClient, RawSubscription
 from tests.support.raw_nats import NatsMessage
 from tests.support.server_process import ServerProcess
@@ -173,3 +174,25 @@ async def test_heartbeats_go_on_after_a_restart(channel: str) -> None:
             assert (await again.ping()).error == ""
             await publish_numbered(again, channel, 1)
             assert (await received.next()).sequence == 1
+
+
+@pytest.mark.asyncio
+async def test_forgotten_client_that_never_pings_hears_nothing(nats_process: NatsProcess, channel: str) -> None:
+    """B362: after the restart of a memory store neither heartbeats nor messages come; a new client gets both."""
+    options = ("-hbi", "300ms", "-hbt", "300ms")
+    with ServerProcess(nats_url=nats_process.url, store="MEMORY", cluster_id="forgetful", options=options) as server:
+        async with Clients(server.url) as clients:
+            forgotten = await clients.connect(cluster_id="forgetful")
+            subscription = await forgotten.subscribe(channel)
+            await publish_numbered(forgotten, channel, 1)
+            await subscription.wait_count(1)
+            server.restart()
+            await forgotten.nats.flush()
+            heard = forgotten.heartbeats
+            known = await clients.connect(cluster_id="forgetful")
+            heart = Heart(known, *[True] * 1000)
+            await publish_numbered(known, channel, 3)
+            await heart.wait_beats(4)
+            await settle(known)
+            await forgotten.nats.flush()
+            assert (forgotten.heartbeats, subscription.sequences) == (heard, [1])

@@ -77,12 +77,16 @@ async def test_subscription_close_then_connection_close(client: RawClient, clien
 
 
 @pytest.mark.asyncio
-async def test_acked_publish_then_subscribe_new_only(client: RawClient, channel: str) -> None:
-    """B126: the subscription starts after a message whose PubAck was seen."""
+@pytest.mark.parametrize("publisher", ["the same client", "another client"])
+async def test_acked_publish_then_subscribe_new_only(
+    client: RawClient, clients: Clients, channel: str, publisher: str
+) -> None:
+    """B126: the subscription starts after a message whose PubAck was seen, whoever published it."""
+    other = client if publisher == "the same client" else await clients.connect()
     for number in range(1, 11):
-        await publish_numbered(client, channel, 1)
+        await publish_numbered(other, channel, 1)
         subscription = await client.subscribe(channel)
-        await publish_numbered(client, channel, 1)
+        await publish_numbered(other, channel, 1)
         assert (await subscription.next()).sequence == 2 * number
         await client.unsubscribe(subscription)
 
