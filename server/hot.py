@@ -183,6 +183,11 @@ class Subscription:
             del self.window[:dead]
             self.base = self.floor
 
+    def is_any_pending(self, first: int, last: int) -> bool:
+        """True when `pending` would find something."""
+        start = max(first, self.floor) - self.base
+        return self.window.find(0, start, max(min(last + 1, self.next_seq) - self.base, 0)) >= 0
+
     def pending(self, first: int, last: int) -> list[int]:
         """Sequences in `first..last` that are sent and not acked, ascending."""
         start = max(first, self.floor) - self.base

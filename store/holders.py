@@ -75,12 +75,17 @@ class Holders:
             del slots[:index]
             self._base += index
 
+    def is_any_held_by(self, slot: int, first: int, last: int) -> bool:
+        """True when `held_by` would find something."""
+        first = max(first, self.floor + 1)
+        return slot in self._slots[first - self._base : max(last + 1 - self._base, 0)]
+
     def held_by(self, slot: int, first: int, last: int) -> list[int]:
         """Sequences in `first..last` that `slot` holds, ascending."""
+        if not self.is_any_held_by(slot, first, last):
+            return []
         first = max(first, self.floor + 1)
         slots = self._slots[first - self._base : max(last + 1 - self._base, 0)]
-        if slot not in slots:
-            return []
         return list(compress(count(first), map(slot.__eq__, slots)))
 
     def held(self) -> list[int]:

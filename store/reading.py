@@ -34,7 +34,8 @@ class Reading:
     def messages(self, channel: Channel, seq: int, max_count: int, max_bytes: int) -> tuple[int, list[bytes]]:
         """Consecutive messages from the first one at or behind `seq` that exists, and its sequence.
 
-        At most `max_count`, and `max_bytes` together unless the first one alone is larger. Behind the end: no messages.
+        At most `max_count`, and `max_bytes` together unless the first one alone is larger; fewer before an unreadable one.
+        Behind the end: no messages. Raises CorruptionError when the first one cannot be read.
         """
         assert max_count > 0
         first = max(seq, channel.first_seq)
@@ -42,8 +43,12 @@ class Reading:
         found: list[bytes] = []
         position = first
         while position <= last:
-            block_first_seq, messages = self._split_at(channel, position)
-            taken = messages[position - block_first_seq : last + 1 - block_first_seq]
+            try:
+                taken = self._from_block(channel, position, last)
+            except CorruptionError:
+                if found:
+                    break
+                raise
             size = sum(map(len, taken))
             if size > max_bytes:
                 fitting = sum(1 for end in accumulate(map(len, taken)) if end <= max_bytes)
@@ -53,6 +58,14 @@ class Reading:
             max_bytes -= size
             position += len(taken)
         return first, found
+
+    def _from_block(self, channel: Channel, seq: int, last: int) -> list[bytes]:
+        """Messages `seq` to `last` as far as they are in one block."""
+        first_seq, messages = self._split_at(channel, seq)
+        taken = messages[seq - first_seq : last + 1 - first_seq]
+        if not taken:
+            raise CorruptionError(f"channel {channel.name}, sequence {seq}", "a block that holds it", "none")
+        return taken
 
     def timestamp_ns(self, channel: Channel, seq: int) -> int:
         """Timestamp of a message that exists."""

@@ -6,13 +6,13 @@ applied; then the replicated state says who has them now (`ended`). So both view
 
 from array import array
 from collections.abc import Iterable
+from functools import partial
 
 from server import hot
 from server.delivery import choice
 from server.delivery.schedule import Due, MemberSchedule
 from server.delivery.stream import Context, Stream
 from server.delivery.turns import Alarm
-from store.errors import CorruptionError
 from store.machine.state import Channel, Group, Subscription
 from store.operations import GroupProgress
 
@@ -159,6 +159,7 @@ class GroupStream(Stream):
         for one in dict.fromkeys(chosen):
             member = self.members[one.slot]
             member.schedule.forget_below(self.hot.holders.floor)
+            member.schedule.tidy(partial(self.hot.holders.is_any_held_by, one.slot))
             member.schedule.sent(first, last, now_ns)
             member.alarm.set(member.schedule.next_due_ns)
         self._trace(chosen, range(first, last + 1), is_again=False)
@@ -194,12 +195,7 @@ class GroupStream(Stream):
                 return
             held = self.hot.holders.held_by(member.hot.slot, entry.first, entry.last)
             pending = [seq for seq in held if schedule.covers(entry, seq)]
-            try:
-                done, seqs, frames = self.frames_again(pending, budget)
-            except CorruptionError as error:
-                schedule.sent_again(entry, entry.first, entry.last, now_ns)
-                self.read_failed(pending[0], error)
-                return
+            done, seqs, frames = self.frames_again(pending, budget)
             if frames:
                 budget -= self._send_again(member, seqs, frames)
             if done:

@@ -4,7 +4,6 @@ from server import hot
 from server.delivery.schedule import Schedule
 from server.delivery.stream import Context, Stream
 from server.delivery.turns import Alarm
-from store.errors import CorruptionError
 from store.machine.state import Channel, Subscription
 from store.operations import Progress
 
@@ -78,6 +77,7 @@ class PlainStream(Stream):
         hot.delivery_frames(subscription.frame_head, messages, context.port.parts)
         subscription.sent_to(last + 1)
         self.schedule.forget_below(subscription.floor)
+        self.schedule.tidy(subscription.is_any_pending)
         self.schedule.sent(first, last, context.monotonic_ns())
         self.alarm.set(self.schedule.next_due_ns)
         if context.trace is not None:
@@ -101,12 +101,7 @@ class PlainStream(Stream):
                 context.turns.block(self)
                 return
             pending = self.hot.pending(entry.first, entry.last)
-            try:
-                done, seqs, frames = self.frames_again(pending, budget)
-            except CorruptionError as error:
-                schedule.sent_again(entry, entry.first, entry.last, now_ns)
-                self.read_failed(pending[0], error)
-                return
+            done, seqs, frames = self.frames_again(pending, budget)
             if frames:
                 budget -= self._send_again(seqs, frames)
             if done:

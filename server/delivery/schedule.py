@@ -7,6 +7,7 @@ window of the subscription says what of a range is still pending.
 """
 
 from bisect import insort
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
@@ -15,6 +16,10 @@ SLACK_NS: Final = 15_000_000
 
 MERGE_NS: Final = 5_000_000
 """Sends closer together than this share an entry, with the later deadline: bounds entries to 200 per second of ack wait."""
+
+
+TIDY_MIN: Final = 4096
+"""Entries from which on those without pending messages are looked for: one unacked message must not keep all behind it."""
 
 
 class Due(NamedTuple):
@@ -31,11 +36,12 @@ class Schedule:
     Invariant: entries are sorted. All of one subscription share one ack wait, so new ones go to the end.
     """
 
-    __slots__ = ("_entries", "_merge_end_ns", "ack_wait_ns")
+    __slots__ = ("_entries", "_merge_end_ns", "_tidy_at", "ack_wait_ns")
 
     def __init__(self, ack_wait_ns: int) -> None:
         self.ack_wait_ns = ack_wait_ns
         self._entries: list[Due] = []
+        self._tidy_at = TIDY_MIN
         self._merge_end_ns = 0  # of the newest entry: fixed when it is made, or steady traffic would move it for ever
 
     def __len__(self) -> int:
@@ -104,6 +110,12 @@ class Schedule:
             count += 1
         if count:
             del self._entries[:count]
+
+    def tidy(self, is_pending: Callable[[int, int], bool]) -> None:
+        """Drop entries of which nothing is pending, when there are twice as many as were left the last time."""
+        if len(self._entries) >= self._tidy_at:
+            self._entries = [entry for entry in self._entries if is_pending(entry.first, entry.last)]
+            self._tidy_at = max(2 * len(self._entries), TIDY_MIN)
 
     @property
     def next_due_ns(self) -> int | None:

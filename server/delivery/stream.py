@@ -202,50 +202,63 @@ class Stream(ABC):
         return [redelivered(message, 1) for message in messages[:marked]] + messages[marked:]
 
     def _skip_unsendable(self, first: int, messages: list[bytes]) -> None:
-        """A stored message above the max payload of NATS blocks nobody: logged, treated as acked (B97)."""
-        limit = self.context.max_payload - hot.REDELIVERY_FIELDS_BYTES
+        """Send what can be sent, one by one."""
         for seq, message in enumerate(messages, first):
-            if len(message) <= limit:
+            if self._is_unsendable(seq, message):
+                self.counts.pop(seq, None)
+                self.skip_to(seq + 1)
+            else:
                 self._send_new(seq, [message])
-                continue
-            logger.error(
-                "message is larger than NATS allows, skipped: channel=%s seq=%d size=%d max_payload=%d",
-                self.channel.name, seq, len(message), self.context.max_payload,
-            )  # fmt: skip
-            self.counts.pop(seq, None)
-            self.skip_to(seq + 1)
 
     # ---- messages that are due again
 
-    def frames_again(self, pending: list[int], budget: int) -> "tuple[int, list[int], list[bytes]]":
+    def frames_again(self, pending: list[int], budget: int) -> tuple[int, list[int], list[bytes]]:
         """Read `pending` until `budget` bytes are used: how many are dealt with, and what of them is to be sent.
 
-        Counts go up by one each (B271); what a limit removed is gone. Raises CorruptionError.
+        Counts go up by one each (B271). What a limit removed is gone, and so is what is too large (B97); what cannot be
+        read waits for the next round (B273).
         """
-        counts = self.counts
         seqs: list[int] = []
         frames: list[bytes] = []
         done = size = 0
         total = len(pending)
-        limit = self.context.max_payload - hot.REDELIVERY_FIELDS_BYTES
+        is_readable = True
         while done < total and size < budget:
-            first, messages = self.context.store.read_messages(
-                self.channel, pending[done], pending[-1] - pending[done] + 1, budget - size
-            )
+            try:
+                first, messages = self.context.store.read_messages(
+                    self.channel, pending[done], pending[-1] - pending[done] + 1, budget - size
+                )
+            except CorruptionError as error:
+                if is_readable:
+                    self._log_unreadable(pending[done], error)
+                is_readable = False
+                done += 1
+                continue
             available = first + len(messages)
             while done < total and (pending[done] < available or not messages):
                 seq = pending[done]
                 done += 1
-                if seq < first or not messages or len(messages[seq - first]) > limit:
+                message = messages[seq - first] if seq >= first and messages else None
+                if message is None or self._is_unsendable(seq, message):
                     self.gone(seq)
                     self.context.turns.note_change(self)
                     continue
-                count = counts.get(seq, 0) % COUNT_MAX + 1
-                counts[seq] = count
-                frames.append(redelivered(messages[seq - first], count))
+                count = self.counts.get(seq, 0) % COUNT_MAX + 1
+                self.counts[seq] = count
+                frames.append(redelivered(message, count))
                 seqs.append(seq)
-                size += len(messages[seq - first])
+                size += len(message)
         return done, seqs, frames
+
+    def _is_unsendable(self, seq: int, message: bytes) -> bool:
+        """A stored message above the max payload of NATS blocks nobody: logged, and treated as acked (B97)."""
+        if len(message) <= self.context.max_payload - hot.REDELIVERY_FIELDS_BYTES:
+            return False
+        logger.error(
+            "message is larger than NATS allows, skipped: channel=%s seq=%d size=%d max_payload=%d",
+            self.channel.name, seq, len(message), self.context.max_payload,
+        )  # fmt: skip
+        return True
 
     def recover_deadlines(self, schedule: Schedule, pending: list[int]) -> None:
         """After a restart a message is due one ack wait after its timestamp (B363, B364); at once when that is unreadable."""
@@ -254,27 +267,33 @@ class Stream(ABC):
         offset_ns = now_ns - self.context.wall_ns() + schedule.ack_wait_ns
         long_past_ns = now_ns - schedule.ack_wait_ns  # what lies before makes no difference (B264), and shares an entry
         index = 0
-        try:
-            while index < len(pending):
+        is_readable = True
+        while index < len(pending):
+            try:
                 first, messages = self.context.store.read_messages(
                     self.channel, pending[index], pending[-1] - pending[index] + 1, TURN_MAX_BYTES
                 )
-                while index < len(pending) and (pending[index] < first + len(messages) or not messages):
-                    seq = pending[index]
-                    if seq < first or not messages:
-                        self.gone(seq)
-                    else:
-                        due_ns = timestamp_ns(messages[seq - first]) + offset_ns
-                        schedule.recovered(seq, max(due_ns, long_past_ns))
-                    index += 1
-        except CorruptionError as error:
-            self._log_unreadable(pending[index], error)
-            schedule.add(now_ns, pending[index], pending[-1])
+            except CorruptionError as error:
+                if is_readable:
+                    self._log_unreadable(pending[index], error)
+                is_readable = False
+                schedule.add(now_ns, pending[index], pending[index])
+                index += 1
+                continue
+            while index < len(pending) and (pending[index] < first + len(messages) or not messages):
+                seq = pending[index]
+                index += 1
+                if seq < first or not messages:
+                    self.gone(seq)
+                    continue
+                due_ns = timestamp_ns(messages[seq - first]) + offset_ns
+                # A clock that was set back must not make anyone wait longer (timestamps never fall, B203).
+                schedule.recovered(seq, min(max(due_ns, long_past_ns), now_ns + schedule.ack_wait_ns))
 
     # ---- failures
 
     def read_failed(self, seq: int, error: CorruptionError) -> None:
-        """A message cannot be read: try again in a while (B238, B273)."""
+        """The next new message cannot be read: no skipping, try again in a while (B238)."""
         if self.context.turns.retry_later(self):
             self._log_unreadable(seq, error)
 

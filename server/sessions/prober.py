@@ -26,6 +26,7 @@ class Prober:
     on_timed_out: Callable[[str], None]
     _timer: asyncio.TimerHandle | None = None
     _timer_due_ns: int = 0
+    _is_paused: bool = False
 
     def recover(self) -> None:
         """Leadership began: every client starts anew (B344)."""
@@ -51,11 +52,16 @@ class Prober:
         """True with at least one failed heartbeat in a row (B268)."""
         return self.heartbeats.is_failing(client_id)
 
-    def stop_all(self) -> None:
-        """Leadership is lost (B396)."""
+    def pause(self) -> None:
+        """Send no more heartbeats; who is failing stays known: the last deliveries of an orderly stop look at it (B305)."""
+        self._is_paused = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def stop_all(self) -> None:
+        """Leadership is lost (B396)."""
+        self.pause()
         self.heartbeats.sessions.clear()
 
     def _fire(self) -> None:
@@ -80,7 +86,7 @@ class Prober:
 
     def _arm(self) -> None:
         due_ns = self.heartbeats.next_due_ns
-        if due_ns is None or (self._timer is not None and self._timer_due_ns <= due_ns):
+        if self._is_paused or due_ns is None or (self._timer is not None and self._timer_due_ns <= due_ns):
             return
         if self._timer is not None:
             self._timer.cancel()

@@ -440,9 +440,10 @@ def damage(leader: Leader, seqs: Sequence[int] = (1,), name: str = "foo") -> tup
     def read_messages(channel: Channel, seq: int, max_count: int, max_bytes: int) -> tuple[int, list[bytes]]:
         calls.append(seq)
         first = max(seq, channel.first_seq)
-        if channel.name == name and any(first <= bad < first + max_count for bad in seqs):
+        good = min([bad - first for bad in seqs if channel.name == name and bad >= first], default=max_count)
+        if not good:
             raise CorruptionError(f"channel {channel.name}, sequence {seq}", "a block", "none")
-        return read(channel, seq, max_count, max_bytes)
+        return read(channel, seq, min(good, max_count), max_bytes)
 
     leader.store.read_messages = read_messages  # type: ignore[method-assign]
     return calls, lambda: setattr(leader.store, "read_messages", read)

@@ -71,6 +71,7 @@ class HoldersMachine(RuleBasedStateMachine):
         for slot in {1, 2, *held.values()}:
             mine = [seq for seq, one in held.items() if one == slot]
             assert holders.held_by(slot, 1, self.last) == mine
+            assert holders.is_any_held_by(slot, 1, self.last) == bool(mine)
             assert holders.held_by(slot, self.floor + 3, self.last - 3) == [
                 seq for seq in mine if self.floor + 3 <= seq <= self.last - 3
             ]

@@ -127,3 +127,14 @@ def test_message_without_timestamp_names_channel_and_sequence():
     disk.blocks[1] = block.encode([b"\xff\xff", b"\x08\x02"])
     with pytest.raises(CorruptionError, match=r"^channel foo, sequence 1 is damaged"):
         reading.timestamp_ns(channel, 1)
+
+
+def test_what_is_before_an_unreadable_block_is_read():
+    """B238: nothing that is good is held back by what is not."""
+    channel, disk, reading = make([2, 2, 2])
+    disk.blocks[3] = b"damaged"
+    first, messages = reading.messages(channel, 1, 10, 10_000)
+    assert (first, len(messages)) == (1, 2)
+    with pytest.raises(CorruptionError):
+        reading.messages(channel, 3, 10, 10_000)
+    assert reading.messages(channel, 5, 10, 10_000)[0] == 5

@@ -3,6 +3,7 @@
 import pytest
 
 from server.config.model import Limits
+from server.delivery import stream as stream_module
 from server.protocol import stan_pb2 as pb
 from tests.support.leader_harness import leading
 
@@ -37,6 +38,15 @@ def test_equal_members_in_turn(leader):
     for _ in range(3):
         me.publish("foo")
     assert got(leader, "a b c") == [[13], [14], [15]]
+
+
+def test_order_outlives_a_leaving_member(leader):
+    """B305: ties still go to the first in the order."""
+    me = leader.client()
+    join(me, "a b c d")
+    me.end("subclose", "foo", "b")
+    me.publish("foo", 3)
+    assert got(leader, "a c d") == [[1], [2], [3]]
 
 
 def test_hand_over_follows_the_log(leader):
@@ -113,6 +123,21 @@ def test_members_of_failing_clients_are_avoided():
         leader.loop.move(1.5)  # nobody answers
         me.publish("foo", 4)
         assert sorted(leader.seqs("a") + leader.seqs("b")) == [5, 6, 7, 8]
+
+
+def test_members_of_failing_clients_are_avoided_to_the_end():
+    """B305: also by what is committed while the server stops in order."""
+    with leading(hb_interval_ns=10**9, hb_timeout_ns=10**8, hb_fail_count=100) as leader:
+        me, you = leader.client("me"), leader.client("you")
+        join(you, "b")
+        join(me, "a")
+        leader.take()
+        leader.loop.move(1.01)
+        leader.answer_request(next(frame for frame in leader.take() if frame.subject == "hb.me"))
+        leader.loop.move(0.2)
+        leader.feed(me.publish_bytes("foo"), runs=False)
+        leader.stop()
+        assert got(leader, "a b") == [[1], []]
 
 
 def test_removed_messages_are_skipped():
@@ -315,6 +340,24 @@ def test_pending_comes_back_to_who_had_it(leader, is_clean):
     assert got(leader, "a b") == [[7], [8]]
     me.ack(b, 1, 2, 4, 5, 6, 7, 8)
     assert leader.delivery().pending == 0
+
+
+def test_new_messages_wait_for_the_first_pass_of_every_member(leader, monkeypatch):
+    """B363: however many turns it takes."""
+    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 40)
+    me = leader.client()
+    join(me, "a b", ack_wait_s=1)
+    me.publish("foo", 9)
+    leader.take()
+    leader.nats.is_writable = False
+    me.publish("foo", 4)
+    leader.stop()
+    leader.loop.move(2)
+    leader.nats.is_writable = True
+    leader.take()
+    leader.restart()
+    frames = [pb.MsgProto.FromString(frame.payload) for frame in leader.take() if frame.subject in ("a", "b")]
+    assert [one.redelivered for one in frames] == [True] * 9 + [False] * 4
 
 
 def test_what_may_have_been_sent_is_flagged_after_a_crash(leader):

@@ -252,3 +252,22 @@ def test_acks_over_a_resume_are_kept(leader):
     me.ack(sub, *range(1, 300, 2), 300)
     leader.loop.move(0.1)
     assert (sub.floor, len(sub.acked)) == (300, 0)
+
+
+@pytest.mark.parametrize("group", ["", "g"])
+@pytest.mark.parametrize("is_clean", [True, False])
+def test_clock_that_was_set_back_makes_nobody_wait(group, is_clean):
+    """B363, B203, B422: a pending message with a timestamp of the future is due one ack wait after the start at the latest."""
+    with leading() as leader:
+        me = leader.client()
+        me.subscribe("foo", "in", group=group, ack_wait_s=5)
+        me.publish("foo", 2)
+        leader.loop.move(0.1)
+        leader.stop() if is_clean else leader.crash()
+        leader.take()
+        leader.wall_offset_ns -= 3600 * 10**9
+        leader.restart()
+        leader.loop.move(4.7)  # the start itself took 0.25 s (B146)
+        assert leader.seqs("in") == []
+        leader.loop.move(0.3)
+        assert leader.seqs("in") == ["1r1", "2r1"]

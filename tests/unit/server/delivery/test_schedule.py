@@ -1,6 +1,6 @@
 """Deadlines of one subscription: rhythm, slack, order."""
 
-from server.delivery.schedule import MERGE_NS, SLACK_NS, Due, MemberSchedule, Schedule
+from server.delivery.schedule import MERGE_NS, SLACK_NS, TIDY_MIN, Due, MemberSchedule, Schedule
 
 S = 1_000_000_000
 
@@ -94,6 +94,18 @@ def test_acked_front_is_forgotten():
     schedule.forget_below(6)
     assert len(schedule) == 1
     assert schedule.next_due_ns == 2 * S
+
+
+def test_entries_without_pending_messages_go():
+    """One message that is never acked does not keep the entries of all behind it."""
+    schedule = Schedule(3600 * S)
+    most = 0
+    for number in range(5 * TIDY_MIN):
+        schedule.tidy(lambda first, last: first <= 7 <= last or first >= number)  # noqa: B023  called at once
+        schedule.sent(number, number, 2 * number * MERGE_NS)
+        most = max(most, len(schedule))
+    assert most == TIDY_MIN
+    assert popped(schedule, 3600 * S + 14 * MERGE_NS) == [Due(3600 * S + 14 * MERGE_NS, 7, 7)]
 
 
 # ---- members of queue groups

@@ -128,10 +128,50 @@ def test_damaged_message_does_not_keep_the_node_from_leading():
         _, repair = damage(leader, (1,), "foo")
         leader.restart()
         leader.loop.move(31)
-        assert (leader.seqs("foo.in"), leader.seqs("bar.in")) == ([], [f"{seq}r1" for seq in range(1, 6)])
+        assert (leader.seqs("foo.in"), leader.seqs("bar.in")) == (["2r1"], [f"{seq}r1" for seq in range(1, 6)])
         repair()
         leader.loop.move(31)
-        assert leader.seqs("foo.in") == ["1r1", "2r1"]
+        assert leader.seqs("foo.in") == ["1r1", "2r2"]
+
+
+def test_good_messages_before_a_damaged_one_arrive(leader, caplog):
+    """B238: delivery stops at the damaged one, not before it."""
+    me = leader.client()
+    me.publish("foo", 5)
+    _, repair = damage(leader, (4,))
+    me.subscribe("foo", "in")
+    assert leader.seqs("in") == [1, 2, 3]
+    assert [record.message for record in caplog.records if "Error looking up message foo:4" in record.message]
+    repair()
+    leader.loop.move(1)
+    assert leader.seqs("in") == [4, 5]
+
+
+@pytest.mark.parametrize("group", ["", "g"])
+def test_damaged_pending_message_holds_back_no_other(leader, group):
+    """B273: only the one that cannot be read waits, from round to round."""
+    me = leader.client()
+    me.subscribe("foo", "in", group=group, ack_wait_s=1)
+    me.publish("foo", 3)
+    leader.seqs("in")
+    _, repair = damage(leader, (2,))
+    leader.loop.move(2.1)
+    assert leader.seqs("in") == ["1r1", "3r1", "1r2", "3r2"]
+    repair()
+    leader.loop.move(1)
+    assert leader.seqs("in") == ["1r3", "2r1", "3r3"]
+
+
+@pytest.mark.parametrize("group", ["", "g"])
+def test_unsendable_pending_message_is_logged(leader, caplog, group):
+    """B97: it is given up in so many words."""
+    me = leader.client()
+    me.subscribe("foo", "in", group=group, ack_wait_s=1)
+    me.publish("foo", 1, b"x" * 900)
+    leader.nats.max_payload = 800
+    leader.leadership.on_connected()
+    leader.loop.move(1)
+    assert [record.message for record in caplog.records if "skipped: channel=foo seq=1" in record.message]
 
 
 def test_unreadable_start_position_is_answered(leader, monkeypatch):
