@@ -2,7 +2,6 @@
 
     RaftError
     ├── NotLeaderError           the caller: ask `leader_id`
-    ├── UnavailableError         the caller: the outcome is unknown, ask again later
     ├── RecoveryError            the operator: journal and store do not fit together
     ├── CorruptionError          the operator: the disk does not hold what was written
     ├── VersionError             the operator: the files are of another release
@@ -28,10 +27,6 @@ class NotLeaderError(RaftError):
     def __init__(self, leader_id: str | None) -> None:
         super().__init__(f"this node does not lead; leader: {'unknown' if leader_id is None else leader_id}")
         self.leader_id = leader_id
-
-
-class UnavailableError(RaftError):
-    """Leadership ended while an entry waited for its commit: it may or may not be applied later."""
 
 
 class RecoveryError(RaftError):

@@ -13,7 +13,6 @@ from server.config.model import Options
 from server.data import Data, open_data
 from server.disk_watch import DiskWatch
 from server.errors import NatsUnavailableError, RequestError, ServerError
-from server.frontend.subscriptions import new_token
 from server.leadership import Leadership, Ports
 from server.nats.address import Login
 from server.nats.connection import DEFAULT_MAX_PAYLOAD, NatsConnection
@@ -24,6 +23,7 @@ from server.natsd.supervisor import Supervisor
 from server.outbox import Outbox
 from server.protocol import responses
 from server.protocol.stan_pb2 import PubMsg
+from server.tokens import new_token
 from server.version import COMMIT
 from store.errors import StoreError
 
@@ -77,9 +77,7 @@ class Node:
             logger.info("%s", line)
         urls = await self._start_nats()
         logger.info("%s", banner.RECOVERING_LINE)
-        self._data = data = open_data(
-            self._options, loop=self._loop, on_durable=self._durable, on_fatal=self._failed_writing
-        )
+        self._data = data = open_data(self._options, loop=self._loop, on_durable=self._durable, on_fatal=self._fail_all)
         logger.info("%s", banner.recovered_line(data.recovered_channels))
         for line in banner.store_lines(self._options):
             logger.info("%s", line)
@@ -142,8 +140,8 @@ class Node:
             logger.error("data could not be closed in order: %s", error)  # noqa: TRY400  the reason was told
             self.is_fatal = True
 
-    def _failed_writing(self, error: BaseException) -> None:
-        """Journal or store cannot be written: nothing may be acknowledged from here on."""
+    def _fail_all(self, error: BaseException) -> None:
+        """Journal or store cannot be written, or they are not what we think: nothing may be acknowledged any more."""
         if self._raft is not None:
             self._raft.fail(error)
         else:
@@ -254,7 +252,7 @@ class Node:
                 propose=self._raft.propose,
                 wall_ns=self._clock.now_ns,
                 monotonic_ns=self._clock.monotonic_ns,
-                on_fatal=self.fail,
+                on_fatal=self._fail_all,
                 is_disk_low=self._disk_watch is not None and self._disk_watch.is_low,
             )
         )

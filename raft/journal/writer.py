@@ -75,13 +75,14 @@ class FileWriter:
         self._on_failure = on_failure
         self._rule = InlineRule() if rule is None else rule
         self._files_lock = threading.Lock()
-        self._is_failed = False
+        self._is_over = False
+        """Nothing is written any more: a write failed, or the thread has ended. Changed with the lock of the files."""
         self._jobs: SimpleQueue[tuple[WriteGroup, Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
     def submit(self, group: WriteGroup, done: Done) -> None:
-        """Write and sync `group`, then post `done(group)`. After a failure neither happens."""
+        """Write and sync `group`, then post `done(group)`. After a failure or `close` neither happens."""
         if (
             self._rule.allows(group.record_bytes)
             and not self._files.has_to_recycle
@@ -110,17 +111,19 @@ class FileWriter:
         except BaseException as error:  # noqa: BLE001  # the thread's top: whatever ended it, the owner must stop too
             self._post(self._on_failure, error)
         finally:
-            self._files.close()
+            with self._files_lock:
+                self._is_over = True  # before the descriptor may become another file's
+                self._files.close()
 
     def _write(self, group: WriteGroup, done: Done, post: Post) -> None:
         """Write, sync and tell; with the lock of the files."""
-        if self._is_failed:
+        if self._is_over:
             return
-        self._is_failed = True  # until it is known better
+        self._is_over = True  # until it is known better
         begin = perf_counter()
         self._files.write(group)
         self._rule.took(group.record_bytes, perf_counter() - begin)
-        self._is_failed = False
+        self._is_over = False
         post(done, group)
 
     def _next_job(self) -> tuple[WriteGroup, Done] | None:
@@ -130,7 +133,7 @@ class FileWriter:
                 return self._jobs.get(timeout=PREPARE_IDLE_S)
             except Empty:
                 with self._files_lock:
-                    if not self._is_failed:
+                    if not self._is_over:
                         self._files.prepare()
         return self._jobs.get()
 

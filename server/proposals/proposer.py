@@ -22,6 +22,7 @@ from server.errors import InvariantError
 from server.protocol import responses
 from store import block as blocks
 from store import entry
+from store.machine import refusals
 from store.machine.state import Block, Refusal, Result
 from store.operations import (
     Append,
@@ -89,7 +90,6 @@ class Proposer:
     on_applied: Callable[[AppliedBatch], None]
     on_fatal: Callable[[BaseException], None]
     set_reading: Callable[[bool], None]
-    sealed_count: int = 0
     _creations: list[tuple[CreateChannel, Done | None]] = field(default_factory=list)
     _operations: list[tuple[Operation, Done | None, float]] = field(default_factory=list)
     """With the time of the loop until which they are of use."""
@@ -147,7 +147,6 @@ class Proposer:
             return
         parts = self._encode(sealed)
         self._in_flight = True
-        self.sealed_count += 1
         try:
             self.propose(parts, lambda outcome: self._finished(sealed, outcome))
         except NotLeaderError:
@@ -256,17 +255,28 @@ class Proposer:
             self._refuse(sealed, responses.OUTCOME_UNKNOWN)
             return
         results = cast("list[Result]", outcome.result)
-        for index, channel, records in sealed.appends:
-            block = results[index]
-            if not isinstance(block, Block):
-                self.on_fatal(InvariantError(f"a block was refused: channel={channel.name} result={block}"))
-                return
-            block.messages = records
+        fault = _fault_of(sealed, results)
+        if fault is not None:
+            self._fail(InvariantError(fault))
+            return
+        for index, _, records in sealed.appends:
+            cast("Block", results[index]).messages = records
         self.kick()
         for index, done in sealed.waiters:
             result = results[index]
             done(result)
         self.on_applied(sealed.batch)
+
+    def _fail(self, error: InvariantError) -> None:
+        """What we think of the log is not what it has: nothing more is proposed, and nothing open is answered or acked."""
+        self._is_stopped = True
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
+            self._progress_timer = None
+        self._creations = []
+        self._operations = []
+        self._idle.set()
+        self.on_fatal(error)
 
     def _refuse(self, sealed: _Sealed, text: str) -> None:
         """The entry is lost or its outcome unknown: its publishes get no answer, its requests this text."""
@@ -289,6 +299,24 @@ class Proposer:
     def _kick_now(self) -> None:
         self._kick_scheduled = False
         self.kick()
+
+
+def _fault_of(sealed: _Sealed, results: list[Result]) -> str | None:
+    """What was refused that only a bug of ours can have refused: its messages or its progress would be lost.
+
+    Progress of what is gone meanwhile is of no use to anyone.
+    """
+    for index, channel, _ in sealed.appends:
+        if not isinstance(results[index], Block):
+            return f"a block was refused: channel={channel.name} result={results[index]}"
+    for operation, result in zip(sealed.operations, results, strict=True):
+        if not isinstance(result, Refusal) or result == refusals.INVALID_SUBSCRIPTION:
+            continue
+        if isinstance(operation, Progress):
+            return f"progress was refused: subscription={operation.subscription_id} result={result.text}"
+        if isinstance(operation, GroupProgress):
+            return f"progress was refused: group={operation.group_id} result={result.text}"
+    return None
 
 
 def _bytes_of(operation: Operation) -> int:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -218,6 +219,69 @@ async def test_failure_of_the_caller_is_the_last_word_too(tmp_path):
     writer.close()
     await asyncio.sleep(0)
     assert {file.name: file.read_bytes() for file in segments(tmp_path)} == before
+
+
+class Scripted(InlineRule):
+    """The thread writes the first groups, the caller all later ones."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.left = first
+
+    def allows(self, group_bytes):
+        self.left -= 1
+        return self.left < 0
+
+
+def reuse(descriptor, file):
+    """What another part of the process may do once the journal has closed `descriptor`: open a file that gets its number."""
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    opened = os.open(file, os.O_RDWR | os.O_CREAT)
+    if opened != descriptor:
+        os.dup2(opened, descriptor)
+        os.close(opened)
+
+
+def test_nothing_is_written_after_close(tmp_path):
+    """A small group of the caller that comes after `close` goes nowhere, least of all into a file that got the descriptor."""
+    journal = open_small(tmp_path / "j")
+    told = []
+
+    def post(*call):
+        told.append(call)
+
+    writer = FileWriter(journal.files, post=post, post_here=post, on_failure=print, rule=AlwaysInline())
+    descriptor = journal.files._descriptor
+    writer.close()
+    reuse(descriptor, tmp_path / "other")
+    writer.submit(group_of(1), print)
+    os.close(descriptor)
+    assert (tmp_path / "other").read_bytes() == b""
+    assert told == []
+
+
+def test_nothing_is_written_after_the_thread_has_ended(tmp_path):
+    """Whatever ended the thread, such as a loop that takes no more calls: it is told, and the caller writes nothing more."""
+    journal = open_small(tmp_path / "j")
+    failures = SimpleQueue()
+
+    def post(call, argument):
+        if call == print:
+            raise RuntimeError("the loop is closed")
+        call(argument)
+
+    writer = FileWriter(journal.files, post=post, post_here=post, on_failure=failures.put, rule=Scripted(first=1))
+    descriptor = journal.files._descriptor
+    journal.log.add(command(1), 1, 1)
+    writer.submit(journal.log.take(), print)
+    assert str(failures.get(timeout=DEADLINE_S)) == "the loop is closed"
+    writer.close()
+    reuse(descriptor, tmp_path / "other")
+    writer.submit(group_of(2), print)
+    os.close(descriptor)
+    assert (tmp_path / "other").read_bytes() == b""
+    assert failures.empty()
 
 
 def group_of(index):

@@ -13,6 +13,7 @@ from store.operations import (
     CloseSubscription,
     ConnectClient,
     CreateChannel,
+    GroupProgress,
     Limits,
     Progress,
     Subscribe,
@@ -170,6 +171,74 @@ def test_refused_block_is_fatal_and_not_acked(leader):
     me.publish("foo")
     assert [str(error).split(":")[0] for error in leader.fatal] == ["a block was refused"]
     assert leader.pub_acks() == []
+
+
+def test_nothing_is_proposed_or_answered_after_a_refused_block(leader):
+    """Numbers that are not the log's vouch for nothing: no entry, PubAck, answer or delivery follows, whatever comes."""
+    me = leader.client()
+    me.subscribe("foo", "in")
+    me.publish("foo")
+    leader.take()
+    operation, data = append(1, 2, messages(2, 1))
+    leader.store.apply([log_entry(leader.store.last_applied()[0] + 1, [operation], [data])])
+    leader.log.is_applying_at_once = False
+    leader.feed(me.publish_bytes("foo") + me.subscribe_bytes("foo", "in.more"))
+    leader.feed(me.publish_bytes("foo") + me.end_bytes("subclose", "foo", "in"))
+    leader.events.clear()
+    leader.log.apply_next()
+    leader.feed(me.publish_bytes("foo") + me.subscribe_bytes("foo", "in.late") + me.close_bytes())
+    leader.loop.move(5)
+    assert "propose" not in leader.events
+    assert leader.log.proposed == []
+    assert [frame.subject for frame in leader.take() if not frame.subject.startswith("hb.")] == []
+    assert len(leader.fatal) == 1
+
+
+def test_refused_progress_of_a_subscription_is_fatal(leader):
+    """B394: acks that the log does not take would be lost at the next leader; the error names whose and why."""
+    me = leader.client()
+    sub = me.subscribe("foo", "in")
+    leader.take()
+    leader.leadership.proposer.add(Progress(sub.subscription_id, 7, 7, ()))
+    leader.feed(me.publish_bytes("foo"))
+    (error,) = map(str, leader.fatal)
+    assert error.startswith(f"progress was refused: subscription={sub.subscription_id} result=progress says 7 was sent")
+    assert leader.pub_acks() == []
+
+
+def test_refused_progress_of_a_group_is_fatal_and_the_last_word(leader):
+    """B313, B394: a gap in what is known of a queue group would lose messages; nothing is proposed or acked after it."""
+    me = leader.client()
+    sub = me.subscribe("foo", "in", group="g")
+    me.publish("foo")
+    leader.loop.move(1)
+    me.publish("foo", 2)
+    leader.take()
+    leader.store.apply(
+        [log_entry(leader.store.last_applied()[0] + 1, [GroupProgress(sub.group_id, 2, 0, (), (), 2, b"\1\0")])]
+    )
+    leader.log.is_applying_at_once = False
+    leader.loop.move(1)
+    leader.feed(me.publish_bytes("foo") + me.subscribe_bytes("foo", "in.more"))
+    leader.events.clear()
+    leader.log.apply_next()
+    leader.loop.move(5)
+    (error,) = map(str, leader.fatal)
+    assert error.startswith(
+        f"progress was refused: group={sub.group_id} result=progress says who holds 2 to 3, known is 2"
+    )
+    assert "propose" not in leader.events
+    assert [frame.subject for frame in leader.take() if not frame.subject.startswith("hb.")] == []
+
+
+def test_progress_of_what_is_gone_is_not_fatal(leader):
+    """An end may overtake the last progress: it is of no use any more, and nothing is lost."""
+    me = leader.client()
+    for progress in (Progress(99, 1, 1, ()), GroupProgress(99, 1, 0, (), (), 1, b"\1\0")):
+        leader.leadership.proposer.add(progress)
+    leader.feed(me.publish_bytes("foo"))
+    assert leader.fatal == []
+    assert len(leader.pub_acks()) == 1
 
 
 # ---- leadership ends
