@@ -26,7 +26,7 @@ from server.expiry.sweeper import Sweeper
 from server.frontend.channels import Channels
 from server.frontend.clients import Clients
 from server.frontend.publish import PublishGate
-from server.frontend.subscriptions import Subscriptions, new_token
+from server.frontend.subscriptions import Subscriptions
 from server.nats.connection import NatsConnection
 from server.nats.requests import Requests
 from server.outbox import Outbox
@@ -36,10 +36,11 @@ from server.protocol.stan_pb2 import CloseRequest, ConnectRequest, ConnectRespon
 from server.protocol.subjects import Subjects
 from server.sessions.heartbeat import Heartbeats
 from server.sessions.prober import Prober
+from server.tokens import new_token
 from server.trace import Trace
 from store.constants import SEND_AHEAD_MAX
 from store.machine.state import Refusal, Result
-from store.operations import BeginLeadership, CleanStop, InitCluster, Limits, Operation, SetLimits
+from store.operations import BeginLeadership, CleanStop, InitCluster, Operation, SetLimits
 from store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -158,9 +159,11 @@ class Leadership:
             state=store.state,
             core=self.core,
             proposer=self.proposer,
-            limits=self._limits(),
+            rules=options.limits.rules(),
             max_channels=options.limits.max_channels,
-            on_created=lambda channel_id: self.sweeper.note_activity(channel_id),  # noqa: PLW0108  built later
+            message_overhead=FILE_MESSAGE_OVERHEAD if options.store == "FILE" else 0,
+            on_kept=lambda channel_id: self.sweeper.note_activity(channel_id),  # noqa: PLW0108  built later
+            on_deleted=lambda channel_id: self.sweeper.forget(channel_id),  # noqa: PLW0108  built later
             on_removed=self.engine.forget,
         )
         self.gate = PublishGate(
@@ -176,7 +179,6 @@ class Leadership:
             engine=self.engine,
             outbox=ports.outbox,
             wall_ns=ports.wall_ns,
-            max_subscriptions=options.limits.max_subs,
             replace_durable=options.replace_durable,
             leaving=leaving,
             on_ended=lambda channel_id: self.sweeper.note_activity(channel_id),  # noqa: PLW0108  built later
@@ -196,13 +198,13 @@ class Leadership:
         self.sweeper = Sweeper(
             store=store,
             limit_warnings=self.limit_warnings,
-            channels=self.channels,
             proposer=self.proposer,
             loop=loop,
             wall_ns=ports.wall_ns,
             monotonic_ns=ports.monotonic_ns,
-            max_age_ns=options.limits.max_age_ns,
-            max_inactivity_ns=options.limits.max_inactivity_ns,
+            limits_of=self.channels.limits_of,
+            find=self.channels.get,
+            delete=self.channels.delete,
             has_subscribers=self.subscriptions.has_online,
         )
         self.trace: Trace | None = None
@@ -220,9 +222,10 @@ class Leadership:
             AnotherServerError: a second server with our cluster id answers (B146).
 
         """
-        await self._write_preamble()
         self.channels.recover()
+        await self._write_preamble()
         self.sweeper.recover()
+        await self.proposer.drain()  # nobody gets a message that expired while the server was down (B328)
         self.engine.recover(
             [one for one in self._ports.store.state.subscriptions.values() if one.is_online], self.channels.by_name
         )
@@ -256,7 +259,7 @@ class Leadership:
         self._sids.clear()
         with suppress(NatsUnavailableError):  # then nothing of what was sent to us can arrive any more
             await self._ports.connection.barrier()
-        self.prober.stop_all()
+        self.prober.pause()
         self.watchdog.stop()
         self.requests.cancel_all()
         self.sweeper.stop()
@@ -265,6 +268,7 @@ class Leadership:
             self.proposer.add(progress)
         self.proposer.add(CleanStop())
         await self.proposer.drain()
+        self.prober.stop_all()
         self.proposer.stop()
         self._ports.outbox.flush()
 
@@ -329,10 +333,10 @@ class Leadership:
         if not state.cluster_id:
             operations.append(InitCluster(self._ports.options.cluster_id, new_token()))
         operations.append(BeginLeadership(SEND_AHEAD_MAX))
-        limits = self._limits()
-        operations += [
-            SetLimits(channel.channel_id, limits) for channel in state.channels.values() if channel.limits != limits
-        ]
+        for channel in state.channels.values():
+            limits = self.channels.stored_limits(channel.name)
+            if channel.limits != limits:
+                operations.append(SetLimits(channel.channel_id, limits))
         applied: asyncio.Future[None] = self._ports.loop.create_future()
 
         def done(result: Result) -> None:
@@ -430,8 +434,3 @@ class Leadership:
             self._ports.connection.resume_reading()
         else:
             self._ports.connection.pause_reading()
-
-    def _limits(self) -> Limits:
-        limits = self._ports.options.limits
-        overhead = FILE_MESSAGE_OVERHEAD if self._ports.options.store == "FILE" else 0
-        return Limits(max_msgs=limits.max_msgs, max_bytes=limits.max_bytes, message_overhead=overhead)

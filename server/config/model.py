@@ -5,10 +5,12 @@ The texts of refusals are the original's where it had one.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from .channel_limits import PATTERN_ALLOWED, ChannelLimits, EffectiveLimits, LimitRules, is_literal, is_pattern
 from .nats_urls import DEFAULT_PORT, complete
 from .option_error import OptionError
 from .units import SECOND_NS, format_duration, quote
@@ -22,6 +24,7 @@ PORT_RANDOM: Final = -1
 """Asks for any free port. Source: O83, O85."""
 
 _PORT_MAX: Final = 65535
+_CHANNELS: Final = "store_limits.channels"
 _CLUSTER_ID = re.compile(r"[^\s*>.\x00-\x20\x7f]+(?:\.[^\s*>.\x00-\x20\x7f]+)*")
 
 
@@ -32,7 +35,7 @@ class _Frozen(BaseModel):
 
 
 class Limits(_Frozen):
-    """Limits of the store (O23-O28, O500). 0 = unlimited."""
+    """Limits of the store (O23-O28, O174-O177, O500). 0 = unlimited. All but the first are limits of each channel."""
 
     max_channels: int = 100
     max_subs: int = 1000
@@ -40,6 +43,25 @@ class Limits(_Frozen):
     max_bytes: int = 1_024_000_000
     max_age_ns: int = 0
     max_inactivity_ns: int = 0
+    channels: Mapping[str, ChannelLimits] = Field(default_factory=dict)
+    """Other limits for channels, by name or by pattern with wildcards (O176)."""
+
+    def rules(self) -> LimitRules:
+        """Which limits each channel has."""
+        everywhere = EffectiveLimits(
+            self.max_subs, self.max_msgs, self.max_bytes, self.max_age_ns, self.max_inactivity_ns
+        )
+        return LimitRules(everywhere, self.channels)
+
+    @field_validator("channels", mode="after")
+    @classmethod
+    def _channel_names(cls, channels: Mapping[str, ChannelLimits]) -> Mapping[str, ChannelLimits]:
+        for name in channels:
+            if not is_pattern(name):
+                raise OptionError(
+                    f"invalid channel name {quote(name)}", option=_CHANNELS, value=name, allowed=PATTERN_ALLOWED
+                )
+        return channels
 
     @model_validator(mode="after")
     def _not_negative(self) -> Self:
@@ -56,6 +78,19 @@ class Limits(_Frozen):
                 raise OptionError(
                     f"{label} limit cannot be negative ({shown})", option=f"--{name}", value=shown, allowed="0 or more"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> Self:
+        """The operator's own channels must all be possible; patterns do not count (O472, O507)."""
+        count = sum(map(is_literal, self.channels))
+        if self.max_channels and count > self.max_channels:
+            raise OptionError(
+                f"too many channels defined ({count}). The max channels limit is set to {self.max_channels}",
+                option=_CHANNELS,
+                value=count,
+                allowed=f"at most {self.max_channels} names without wildcards",
+            )
         return self
 
 

@@ -2,6 +2,10 @@
 
 import heapq
 from dataclasses import dataclass, field
+from typing import Final
+
+SLACK: Final = 64
+"""So many more forgotten entries may wait for their time than channels do: those of all day must not pile up."""
 
 
 @dataclass(slots=True)
@@ -19,6 +23,12 @@ class DueChannels:
         self._due_ns[channel_id] = due_ns
         heapq.heappush(self._heap, (due_ns, channel_id))
 
+    def forget(self, channel_id: int) -> None:
+        """The channel needs no look any more."""
+        if self._due_ns.pop(channel_id, None) is not None and len(self._heap) > 2 * len(self._due_ns) + SLACK:
+            self._heap = [(due_ns, scheduled_id) for scheduled_id, due_ns in self._due_ns.items()]
+            heapq.heapify(self._heap)
+
     def take_due(self, now_ns: int) -> list[int]:
         """Channels whose time has come; they are not scheduled any more."""
         due: list[int] = []
@@ -30,6 +40,6 @@ class DueChannels:
         return due
 
     @property
-    def next_due_ns(self) -> int | None:
-        """Time of the earliest look; it may turn out to be for nothing."""
-        return self._heap[0][0] if self._heap else None
+    def is_empty(self) -> bool:
+        """True when no channel waits for a look."""
+        return not self._due_ns

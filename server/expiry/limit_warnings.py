@@ -17,6 +17,11 @@ class LimitWarnings:
         """The channel begins where it does for another reason than its limits: recovery, expiry."""
         self._first_seqs[channel.channel_id] = channel.first_seq
 
+    def forget(self, channel_id: int) -> None:
+        """The channel is gone."""
+        self._first_seqs.pop(channel_id, None)
+        self._warned.discard(channel_id)
+
     def appended(self, channel: Channel) -> str | None:
         """Messages were appended; the warning, when limits removed older ones for the first time."""
         channel_id = channel.channel_id

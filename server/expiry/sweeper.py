@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from server import hot
+from server.config.channel_limits import EffectiveLimits
 from server.expiry.due import DueChannels
 from server.expiry.limit_warnings import LimitWarnings
-from server.frontend.channels import Channels
 from server.proposals.proposer import Proposer
 from store.errors import CorruptionError
 from store.machine.state import Channel
@@ -26,65 +27,98 @@ RETRY_NS: Final = 10_000_000_000
 
 @dataclass(slots=True)
 class Sweeper:
-    """Two clocks: age by the wall clock of the timestamps, inactivity by the monotonic clock."""
+    """Two clocks: age by the wall clock of the timestamps, inactivity by the monotonic clock. Each channel has its limits."""
 
     store: Store
     limit_warnings: LimitWarnings
-    channels: Channels
     proposer: Proposer
     loop: asyncio.AbstractEventLoop
     wall_ns: Callable[[], int]
     monotonic_ns: Callable[[], int]
-    max_age_ns: int
-    max_inactivity_ns: int
+    limits_of: Callable[[str], EffectiveLimits]
+    """Limits of the applied channel of this name."""
+    find: Callable[[str], hot.Channel | None]
+    """What is numbered in the channel of this name; None when it is being deleted."""
+    delete: Callable[[str], None]
+    """Propose the end of the channel of this name: `forget` follows, or `note_activity` when it stays."""
     has_subscribers: Callable[[Channel], bool]
     """True when a subscription of the channel is online or being made."""
     _ages: DueChannels = field(default_factory=DueChannels)
     _expiring: set[int] = field(default_factory=set)
     _inactive: DueChannels = field(default_factory=DueChannels)
     _active_ns: dict[int, int] = field(default_factory=dict)
-    _age_timer: asyncio.TimerHandle | None = None
-    _inactivity_timer: asyncio.TimerHandle | None = None
+    _is_running: bool = False
+    _timer: asyncio.TimerHandle | None = None
+    """Set while there is something to wait for."""
 
     def recover(self) -> None:
         """Leadership began: expired messages go now, the inactivity clocks start (B328, B338)."""
+        self._is_running = True
         for channel in self.store.state.channels.values():
             self.limit_warnings.begins(channel)
             self.note_messages(channel.channel_id)
-        if self.max_age_ns:
-            self._sweep_ages()
-        if self.max_inactivity_ns:
-            self._sweep_inactive()
-
-    def note_messages(self, channel_id: int) -> None:
-        """The channel was created, got messages, or lost a subscription (B338)."""
-        if self.max_age_ns and channel_id not in self._ages and channel_id not in self._expiring:
-            self._schedule_age(channel_id)
-        if self.max_inactivity_ns:
-            self.note_activity(channel_id)
-
-    def note_activity(self, channel_id: int) -> None:
-        """The inactivity clock of the channel starts anew (B338)."""
-        if self.max_inactivity_ns:
-            self._active_ns[channel_id] = self.monotonic_ns()
-            if channel_id not in self._inactive:
-                self._inactive.schedule(channel_id, self.monotonic_ns() + self.max_inactivity_ns)
+        self._sweep_ages()
 
     def stop(self) -> None:
         """Leadership is lost."""
-        for timer in (self._age_timer, self._inactivity_timer):
-            if timer is not None:
-                timer.cancel()
+        self._is_running = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # ---- what the other roles tell
+
+    def note_messages(self, channel_id: int) -> None:
+        """The channel got messages (B338)."""
+        self._schedule_age(channel_id)
+        self.note_activity(channel_id)
+
+    def note_activity(self, channel_id: int) -> None:
+        """The inactivity clock of the channel starts anew: it was created, lost a subscription, or stays (B338, O509)."""
+        channel = self.store.state.channels_by_id.get(channel_id)
+        if channel is None:
+            return
+        inactivity_ns = self.limits_of(channel.name).max_inactivity_ns
+        if inactivity_ns:
+            now_ns = self._active_ns[channel_id] = self.monotonic_ns()
+            if channel_id not in self._inactive:
+                self._inactive.schedule(channel_id, now_ns + inactivity_ns)
+                self._start_timer()
+
+    def forget(self, channel_id: int) -> None:
+        """The channel is gone."""
+        self._ages.forget(channel_id)
+        self._active_ns.pop(channel_id, None)
+        self.limit_warnings.forget(channel_id)
+
+    # ---- rounds
+
+    def _start_timer(self) -> None:
+        if self._timer is None and self._is_running:
+            self._timer = self.loop.call_later(ROUND_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        self._sweep_ages()
+        self._sweep_inactive()
+        if not (self._ages.is_empty and self._inactive.is_empty):
+            self._start_timer()
+
+    # ---- age
 
     def _schedule_age(self, channel_id: int) -> None:
+        """Look at the channel when its oldest message is too old, unless a look is due already."""
         channel = self.store.state.channels_by_id.get(channel_id)
-        if channel is not None and channel.first_seq <= channel.last_seq:
+        if channel is None or channel_id in self._ages or channel_id in self._expiring:
+            return
+        age_ns = self.limits_of(channel.name).max_age_ns
+        if age_ns and channel.first_seq <= channel.last_seq:
             try:
                 oldest_ns = self.store.timestamp_of(channel, channel.first_seq)
             except CorruptionError as error:
                 self._unreadable(channel, error)
             else:
-                self._ages.schedule(channel_id, oldest_ns + self.max_age_ns)
+                self._ages.schedule(channel_id, oldest_ns + age_ns)
+            self._start_timer()
 
     def _sweep_ages(self) -> None:
         now_ns = self.wall_ns()
@@ -92,8 +126,9 @@ class Sweeper:
             channel = self.store.state.channels_by_id.get(channel_id)
             if channel is None:
                 continue
+            oldest_kept_ns = now_ns - self.limits_of(channel.name).max_age_ns + 1
             try:
-                first_seq = self.store.first_message_at_or_after(channel, now_ns - self.max_age_ns + 1)
+                first_seq = self.store.first_message_at_or_after(channel, oldest_kept_ns)
             except CorruptionError as error:
                 self._unreadable(channel, error)
                 continue
@@ -102,7 +137,6 @@ class Sweeper:
                 self.proposer.add(Expire(channel_id, first_seq), self._expirer(channel_id))
             else:
                 self._schedule_age(channel_id)
-        self._age_timer = self.loop.call_later(ROUND_S, self._sweep_ages)
 
     def _unreadable(self, channel: Channel, error: CorruptionError) -> None:
         """A damaged message is a fault of its channel: the others go on, and this one is looked at again."""
@@ -119,22 +153,20 @@ class Sweeper:
 
         return applied
 
+    # ---- inactivity
+
     def _sweep_inactive(self) -> None:
         now_ns = self.monotonic_ns()
         for channel_id in self._inactive.take_due(now_ns):
             channel = self.store.state.channels_by_id.get(channel_id)
-            if channel is None:
-                self._active_ns.pop(channel_id, None)
-                continue
-            due_ns = self._active_ns[channel_id] + self.max_inactivity_ns
-            view = self.channels.get(channel.name)
-            if view is None:
-                continue
+            view = None if channel is None else self.find(channel.name)
+            if channel is None or view is None:
+                continue  # gone, or about to go: told when that is done or refused
+            inactivity_ns = self.limits_of(channel.name).max_inactivity_ns
+            due_ns = self._active_ns[channel_id] + inactivity_ns
             if self.has_subscribers(channel) or view.seq > channel.last_seq:
-                due_ns = now_ns + self.max_inactivity_ns
+                due_ns = now_ns + inactivity_ns
             if due_ns > now_ns:
                 self._inactive.schedule(channel_id, due_ns)
             else:
-                del self._active_ns[channel_id]
-                self.channels.delete(channel.name)
-        self._inactivity_timer = self.loop.call_later(ROUND_S, self._sweep_inactive)
+                self.delete(channel.name)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from server import hot
+from server.config.channel_limits import EffectiveLimits, LimitRules
 from server.errors import RequestError
 from server.proposals.proposer import Proposer
 from server.protocol import responses
@@ -24,15 +25,21 @@ class Channels:
     state: State
     core: hot.Core
     proposer: Proposer
-    limits: Limits
+    rules: LimitRules
     max_channels: int
-    on_created: Callable[[int], None]
-    """A channel of this id exists: its inactivity clock starts (B338)."""
+    message_overhead: int
+    """Bytes that max_bytes counts per message beside its encoding (O511)."""
+    on_kept: Callable[[int], None]
+    """The channel of this id exists, from now on or still: its inactivity clock starts (B338, O509)."""
+    on_deleted: Callable[[int], None]
+    """The channel of this id is gone."""
     on_removed: Callable[[int], None]
-    """The subscription of this id went with its channel."""
+    """The subscription or queue group of this id went with its channel."""
     by_name: dict[str, hot.Channel] = field(default_factory=dict)
     by_folded_name: dict[str, str] = field(default_factory=dict)
     deleting: set[str] = field(default_factory=set)
+    _limits: dict[str, EffectiveLimits] = field(default_factory=dict)
+    """Of the channels in `by_name`."""
     _next_id: int = 0
 
     def recover(self) -> None:
@@ -44,6 +51,15 @@ class Channels:
     def get(self, name: str) -> hot.Channel | None:
         """The channel, if it exists and is not being deleted."""
         return None if name in self.deleting else self.by_name.get(name)
+
+    def limits_of(self, name: str) -> EffectiveLimits:
+        """Limits of a channel that exists, also while it is being made or deleted (B333)."""
+        return self._limits[name]
+
+    def stored_limits(self, name: str) -> Limits:
+        """The part of them that the state machine enforces."""
+        limits = self._limits[name]
+        return Limits(max_msgs=limits.max_msgs, max_bytes=limits.max_bytes, message_overhead=self.message_overhead)
 
     def find_or_create(self, name: str) -> hot.Channel:
         """The channel for a publish or subscribe (B64, B93).
@@ -66,7 +82,7 @@ class Channels:
         channel = hot.Channel(name, self._next_id, 0)
         self._next_id += 1
         self._remember(channel)
-        operation = CreateChannel(channel_id=channel.channel_id, name=name, limits=self.limits)
+        operation = CreateChannel(channel_id=channel.channel_id, name=name, limits=self.stored_limits(name))
         self.proposer.create_channel(operation, lambda result: self._created(channel, result))
         return channel
 
@@ -75,32 +91,39 @@ class Channels:
         channel = self.by_name[name]
         self.deleting.add(name)
         self.core.forget_lines()
-        subscription_ids = list(self.state.channels_by_id[channel.channel_id].subscription_ids)
-        self.proposer.add(
-            DeleteChannel(channel.channel_id), lambda result: self._deleted(name, subscription_ids, result)
-        )
+        record = self.state.channels_by_id[channel.channel_id]
+        keys = [*record.subscription_ids, *record.group_ids]
+        self.proposer.add(DeleteChannel(channel.channel_id), lambda result: self._deleted(channel, keys, result))
 
     def _remember(self, channel: hot.Channel) -> None:
         self.by_name[channel.name] = channel
         self.by_folded_name[channel.name.lower()] = channel.name
+        self._limits[channel.name] = self.rules.limits_of(channel.name)
+
+    def _forget(self, name: str) -> None:
+        del self.by_name[name]
+        del self.by_folded_name[name.lower()]
+        del self._limits[name]
 
     def _created(self, channel: hot.Channel, result: Result) -> None:
         name = channel.name
         if isinstance(result, Refusal):
             logger.error('Creating channel "%s" failed: %s', name, result.text)
-            del self.by_name[name]
-            del self.by_folded_name[name.lower()]
+            self._forget(name)
         else:
             logger.info('Channel "%s" has been created', name)
-            self.on_created(channel.channel_id)
+            self.on_kept(channel.channel_id)
 
-    def _deleted(self, name: str, subscription_ids: list[int], result: Result) -> None:
+    def _deleted(self, channel: hot.Channel, keys: list[int], result: Result) -> None:
+        """`keys`: ids of its subscriptions and queue groups."""
+        name = channel.name
         self.deleting.discard(name)
         if isinstance(result, Refusal):
             logger.error('Error deleting channel "%s": %s', name, result.text)
+            self.on_kept(channel.channel_id)
             return
-        del self.by_name[name]
-        del self.by_folded_name[name.lower()]
-        for subscription_id in subscription_ids:
-            self.on_removed(subscription_id)
+        self._forget(name)
+        for key in keys:
+            self.on_removed(key)
+        self.on_deleted(channel.channel_id)
         logger.info('Channel "%s" has been deleted', name)

@@ -1,8 +1,6 @@
 """Subscribe, unsubscribe and subscription close requests (B80 to B104)."""
 
 import logging
-import secrets
-import string
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from server.outbox import Outbox
 from server.proposals.proposer import Proposer
 from server.protocol import names, responses, stan_pb2
 from server.protocol.stan_pb2 import SubscriptionRequest, SubscriptionResponse, UnsubscribeRequest
+from server.tokens import new_token
 from store.errors import CorruptionError
 from store.machine.state import Channel, Client, Group, GroupKey, Refusal, Result, State, Subscription
 from store.message import timestamp_ns
@@ -30,7 +29,6 @@ logger = logging.getLogger(__name__)
 WAIT_MAX_S: Final = 2.0
 """A request that waited longer for its entry is not proposed: its client has given up, seconds. Source: B81."""
 
-_TOKEN_ALPHABET = string.ascii_letters + string.digits
 _START_POSITIONS = frozenset(stan_pb2.StartPosition.values())
 
 DurableKey = tuple[str, int, str]
@@ -38,11 +36,6 @@ DurableKey = tuple[str, int, str]
 
 Endable = Subscription | Subscribe
 """A subscription that is applied, or one whose registration is under way: both can be ended (B127)."""
-
-
-def new_token() -> str:
-    """22 random letters and digits: what names an ack inbox (B16, B17)."""
-    return "".join(secrets.choice(_TOKEN_ALPHABET) for _ in range(22))
 
 
 @dataclass(slots=True)
@@ -57,7 +50,6 @@ class Subscriptions:
     engine: Engine
     outbox: Outbox
     wall_ns: Callable[[], int]
-    max_subscriptions: int
     replace_durable: bool
     leaving: set[str]
     on_ended: Callable[[int], None]
@@ -128,7 +120,8 @@ class Subscriptions:
 
     def _check_room(self, channel: hot.Channel) -> None:
         """B330: offline durables count, resuming takes no new place."""
-        if not self.max_subscriptions:
+        maximum = self.channels.limits_of(channel.name).max_subs
+        if not maximum:
             return
         count = 0
         registering = {one.subscription_id: one for one in self._registering.get(channel.channel_id, {}).values()}
@@ -140,7 +133,7 @@ class Subscriptions:
             count = len(record.subscription_ids) + record.offline_groups - resumed
             registering = {key: one for key, one in registering.items() if key not in record.subscription_ids}
         count += len(registering)
-        if count >= self.max_subscriptions:
+        if count >= maximum:
             raise RequestError(responses.TOO_MANY_SUBSCRIPTIONS, field="subject", value=channel.name)
 
     def _register(

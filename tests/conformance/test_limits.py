@@ -1,4 +1,4 @@
-"""Limits of channels and the deletion of inactive ones (B202, B326-B339, O503, O504, O509-O511)."""
+"""Limits of channels and the deletion of inactive ones (B200, B202, B326-B339, O501-O504, O508-O511)."""
 
 import asyncio
 import re
@@ -295,3 +295,47 @@ async def test_last_end_starts_the_inactivity_clock(channel: str) -> None:
             # Its clock ran a second longer than that of the channel with the later publish.
             deleted = re.findall(r'Channel "(.*)" has been deleted', server.log)
             assert deleted == [busy, ended]
+
+
+@pytest.mark.asyncio
+async def test_age_at_the_next_start(channel: str) -> None:
+    """B202, B328, B334, O504, O508, O510: a lower age counts before anybody is served; nothing comes back, sequences go on."""
+    with ServerProcess() as server:
+        async with Clients(server.url) as clients:
+            client = await clients.connect()
+            await publish_numbered(client, channel, 3)
+            server.stop()
+            server.options = ("-ma", "1ms")
+            server.start()
+            client = await clients.reconnected(client)
+            assert await stored(client, channel) == []
+            server.kill()
+            server.options = ()
+            server.start()
+            client = await clients.reconnected(client)
+            assert await stored(client, channel) == []
+            await publish_numbered(client, channel, 2, first=4)
+            assert [(m.sequence, m.data) for m in await stored(client, channel)] == [(4, b"4"), (5, b"5")]
+
+
+@pytest.mark.asyncio
+async def test_deleted_channel_does_not_come_back(channel: str) -> None:
+    """B200, B336, O509: neither its messages nor its durable, although the server is killed as soon as it says so."""
+    with ServerProcess(options=("-mi", "1s")) as server:
+        async with Clients(server.url) as clients:
+            client = await clients.connect()
+            await publish_numbered(client, channel, 3)
+            durable = await client.subscribe(channel, durable_name="d", start=pb.First)
+            await durable.wait_count(3)
+            await client.close_subscription(durable)
+            await asyncio.to_thread(server.wait_for_log, f'Channel "{channel}" has been deleted')
+            server.kill()
+            server.options = ()
+            server.start()
+            client = await clients.reconnected(client)
+            probe = pb.UnsubscribeRequest(clientID=client.identity.client_id, subject=channel, inbox=durable.ack_inbox)
+            assert (await ask_close(client, probe)).error == "stan: unknown channel"
+            await publish_numbered(client, channel, 2)
+            anew = await client.subscribe(channel, durable_name="d", start=pb.First)
+            await anew.wait_count(2)
+            assert marks(anew.received) == [(1, False, 0), (2, False, 0)]

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from server.config.channel_limits import ChannelLimits
 from server.config.model import Limits, Options
 from server.config.option_error import OptionError
 from server.errors import ConfigError
@@ -68,6 +69,37 @@ def test_limits_cannot_be_negative(field: str, value: int, reason: str) -> None:
         Limits.model_validate({field: value})
     assert str(caught.value) == reason
     assert caught.value.option == f"--{field.removesuffix('_ns')}"
+
+
+@pytest.mark.parametrize("name", ["foo..bar", "", "foo*", "a.>.b", "a b"])
+def test_limits_are_for_names_that_channels_can_have(name: str) -> None:
+    """The refusal quotes the name (O176)."""
+    with pytest.raises(OptionError) as caught:
+        Limits(channels={"fine": ChannelLimits(), name: ChannelLimits()})
+    assert str(caught.value) == f'invalid channel name "{name}"'
+    assert (caught.value.option, caught.value.value) == ("store_limits.channels", name)
+    assert "wildcards only as whole parts" in caught.value.allowed
+
+
+def test_more_channels_with_limits_than_may_exist_are_refused() -> None:
+    """Names without wildcards count, patterns do not, and 0 allows any number (O507, O472)."""
+    channels = {name: ChannelLimits() for name in ("a", "b", "c", "*", "a.>", ">")}
+    with pytest.raises(OptionError) as caught:
+        Limits(max_channels=2, channels=channels)
+    assert str(caught.value) == "too many channels defined (3). The max channels limit is set to 2"
+    assert (caught.value.value, caught.value.allowed) == (3, "at most 2 names without wildcards")
+    assert Limits(max_channels=3, channels=channels).channels == channels
+    assert Limits(max_channels=0, channels=channels).channels == channels
+
+
+def test_limits_of_one_channel_are_set_or_inherited() -> None:
+    """Zero and negative values are unlimited, absent ones inherited, and nothing else is a limit (O177, B332, B336)."""
+    assert ChannelLimits().model_dump() == dict.fromkeys(ChannelLimits.model_fields)
+    entry = ChannelLimits(max_subs=0, max_msgs=-1, max_age_ns=7)
+    assert (entry.max_subs, entry.max_msgs, entry.max_bytes, entry.max_age_ns) == (0, 0, None, 7)
+    for fields in ({"max_msgs": "1"}, {"max_msgs": 1.5}, {"max_channels": 1}):
+        with pytest.raises(ValidationError):
+            ChannelLimits.model_validate(fields)
 
 
 def test_refusals_are_config_errors() -> None:

@@ -27,3 +27,14 @@ def test_expiry_and_recovery_are_not_limits():
     warnings.begins(channel(55, 60))
     assert warnings.appended(channel(55, 61)) is None
     assert warnings.appended(channel(56, 62)) is not None
+
+
+def test_deleted_channel_is_forgotten():
+    """O215: what is known of a channel goes with it."""
+    warnings = LimitWarnings()
+    warnings.begins(channel(5, 10))
+    assert warnings.appended(channel(6, 11)) is not None
+    warnings.forget(1)
+    warnings.forget(1)
+    assert warnings.appended(channel(1, 3)) is None
+    assert warnings.appended(channel(2, 4)) is not None
