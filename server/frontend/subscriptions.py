@@ -118,21 +118,29 @@ class Subscriptions:
             return False
         return not any(_group_key(one) == key for one in self._registering.get(key[0], {}).values())
 
+    def _leaves_nothing(self, ending: Endable) -> bool:
+        """True when the end of `ending`, which is under way, makes room (B127, B330)."""
+        if not ending.durable_name or ending.ack_inbox in self._removed:
+            return True
+        group = self.state.groups_by_key.get(_group_key(ending)) if ending.queue_group else None
+        return group is not None and bool(self._members(group))
+
     def _check_room(self, channel: hot.Channel) -> None:
         """B330: offline durables count, resuming takes no new place."""
         maximum = self.channels.limits_of(channel.name).max_subs
         if not maximum:
             return
-        count = 0
-        registering = {one.subscription_id: one for one in self._registering.get(channel.channel_id, {}).values()}
-        record = self.state.channels_by_id.get(channel.channel_id)
+        channel_id = channel.channel_id
+        ids = {one.subscription_id for one in self._registering.get(channel_id, {}).values()}
+        resting = 0
+        record = self.state.channels_by_id.get(channel_id)
         if record is not None:
-            joined = {_group_key(one) for one in registering.values()}
+            joined = {_group_key(one) for one in self._registering.get(channel_id, {}).values()}
             groups = [self.state.groups[one] for one in record.group_ids] if joined else []
-            resumed = sum(not one.members and _group_key(one) in joined for one in groups)
-            count = len(record.subscription_ids) + record.offline_groups - resumed
-            registering = {key: one for key, one in registering.items() if key not in record.subscription_ids}
-        count += len(registering)
+            resting = record.offline_groups - sum(not one.members and _group_key(one) in joined for one in groups)
+            ids.update(record.subscription_ids)
+        ids -= {one.subscription_id for one in self._stopped.values() if self._leaves_nothing(one)}
+        count = len(ids) + resting
         if count >= maximum:
             raise RequestError(responses.TOO_MANY_SUBSCRIPTIONS, field="subject", value=channel.name)
 

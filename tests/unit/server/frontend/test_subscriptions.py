@@ -381,3 +381,36 @@ def test_start_time_counts_for_messages_that_are_not_applied(delta_ns, last_sent
         leader.log.apply_next()
         (entry,) = leader.log.proposed
         assert [one.last_sent for one in entry.operations if isinstance(one, Subscribe)] == [last_sent]
+
+
+@pytest.mark.parametrize(
+    ("first", "verb", "accepted"),
+    [
+        ({}, "subclose", True),
+        ({}, "unsub", True),
+        ({"durable": "d"}, "unsub", True),
+        ({"durable": "d"}, "subclose", False),
+        ({"group": "g"}, "subclose", True),
+        ({"group": "g", "durable": "d"}, "unsub", True),
+        ({"group": "g", "durable": "d"}, "subclose", False),
+    ],
+)
+def test_end_makes_room_for_the_next_request(first, verb, accepted):
+    """B127, B330: an end and a subscribe in one read, at the limit; what rests goes on counting."""
+    with leading(limits=Limits(max_subs=2)) as leader:
+        me = leader.client()
+        me.subscribe("foo", "stays")
+        me.subscribe("foo", "ends", **first)
+        leader.feed(me.end_bytes(verb, "foo", "ends") + me.subscribe_bytes("foo", "new"))
+        answer = leader.answer("r.sub.new", pb.SubscriptionResponse)
+        assert answer.error == ("" if accepted else responses.TOO_MANY_SUBSCRIPTIONS)
+
+
+def test_member_that_leaves_a_durable_group_makes_room():
+    """B330: while others remain; the end of a client counts alike."""
+    with leading(limits=Limits(max_subs=2)) as leader:
+        me, you = leader.client("me"), leader.client("you")
+        me.subscribe("foo", "stays", group="g", durable="d")
+        you.subscribe("foo", "ends", group="g", durable="d")
+        leader.feed(you.close_bytes() + me.subscribe_bytes("foo", "new"))
+        assert leader.answer("r.sub.new", pb.SubscriptionResponse).error == ""
