@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -155,6 +155,52 @@ async def start_ticks(client: RawClient) -> RawSubscription:
     await publish_numbered(client, channel, 1)
     await ticks.next()
     return ticks
+
+
+async def join(client: RawClient, channel: str, group: str = "g", **options: Any) -> RawSubscription:
+    """A member of a queue group from the first message on that acks nothing by itself, unless `options` say otherwise."""
+    options = {"auto_ack": False, "start": pb.First, **options}
+    member = await client.subscribe(channel, queue_group=group, **options)
+    assert member.error == ""
+    return member
+
+
+async def settle_all(*clients: RawClient) -> None:
+    """As `settle`, for several clients: behind the barrier of the first one, what was due to the others is on its way."""
+    await settle(clients[0])
+    for client in clients[1:]:
+        await client.nats.flush()
+
+
+async def wait_total(members: Sequence[RawSubscription], condition: Callable[[list[pb.MsgProto]], bool]) -> None:
+    """Returns when `condition` holds for what all members received together; raises TimeoutError."""
+    tasks = [
+        asyncio.ensure_future(
+            member.wait_until(lambda: condition([message for one in members for message in one.received]))
+        )
+        for member in members
+    ]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    for task in done:
+        task.result()
+
+
+async def wait_heartbeats(client: RawClient, count: int) -> None:
+    """Returns with the arrival of the heartbeat `count` from now: the outcome of the one before is known then (B340)."""
+    beats: asyncio.Queue[NatsMessage] = asyncio.Queue()
+    sid = client.nats.subscribe(client.identity.heartbeat_inbox, beats.put_nowait)
+    async with asyncio.timeout(BURST_TIMEOUT_S):
+        for _ in range(count):
+            await beats.get()
+    client.nats.unsubscribe(sid)
+
+
+async def fail_heartbeats(client: RawClient) -> None:
+    """The client stops answering; returns when the server knows (B342)."""
+    client.answers_heartbeats = False
+    await wait_heartbeats(client, 2)
 
 
 async def until(probe: Callable[[], Awaitable[bool]], what: str, *, timeout_s: float = 15.0) -> None:

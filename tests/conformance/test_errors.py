@@ -1,7 +1,11 @@
-"""Error texts, empty and hostile payloads on every subject (B25-B31, B41, B85, B120)."""
+"""Error texts, empty and hostile payloads on every subject (B25-B31, B41, B85, B120).
+
+Several faults in one request: test_check_order.py.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from google.protobuf.message import DecodeError, Message
@@ -27,6 +31,23 @@ class Operation:
     undecodable: str
     empty: str
     errors: frozenset[str]
+
+
+def _subscription_request(
+    queue_group: str, client: RawClient, channel: str, _subscription: RawSubscription
+) -> pb.SubscriptionRequest:
+    return pb.SubscriptionRequest(
+        clientID=client.identity.client_id,
+        subject=channel,
+        qGroup=queue_group,
+        inbox=client.nats.new_inbox(),
+        maxInFlight=1000,
+        ackWaitInSecs=3000,
+        durableName=new_name("d"),
+        startPosition=pb.SequenceStart,
+        startSequence=2**40,
+        startTimeDelta=2**50,
+    )
 
 
 OPERATIONS = [
@@ -55,36 +76,29 @@ OPERATIONS = [
         "stan: invalid publish request",
         frozenset({"stan: invalid publish request"}),
     ),
-    Operation(
-        "subscribe",
-        lambda client, _channel: client.subjects.subRequests,
-        lambda client, channel, _subscription: pb.SubscriptionRequest(
-            clientID=client.identity.client_id,
-            subject=channel,
-            inbox=client.nats.new_inbox(),
-            maxInFlight=1000,
-            ackWaitInSecs=3000,
-            durableName=new_name("d"),
-            startPosition=pb.SequenceStart,
-            startSequence=2**40,
-            startTimeDelta=2**50,
-        ),
-        pb.SubscriptionResponse,
-        "stan: invalid subscription request",
-        "stan: clientID missing",
-        frozenset(
-            {
-                "stan: invalid subscription request",
-                "stan: clientID missing",
-                "stan: invalid ack wait time, should be >= 1s",
-                "stan: invalid MaxInflight, should be >= 1",
-                "stan: invalid start position",
-                "stan: invalid subject",
-                "stan: unknown clientID",
-                "stan: duplicate durable registration",
-                "stan: queue groups are not supported by this version",
-            }
-        ),
+    *(
+        Operation(
+            name,
+            lambda client, _channel: client.subjects.subRequests,
+            partial(_subscription_request, queue_group),
+            pb.SubscriptionResponse,
+            "stan: invalid subscription request",
+            "stan: clientID missing",
+            frozenset(
+                {
+                    "stan: invalid subscription request",
+                    "stan: clientID missing",
+                    "stan: invalid ack wait time, should be >= 1s",
+                    "stan: invalid MaxInflight, should be >= 1",
+                    "stan: invalid start position",
+                    "stan: invalid subject",
+                    "stan: unknown clientID",
+                    "stan: duplicate durable registration",
+                    "stan: durable name of a durable queue subscriber can't contain the character ':'",
+                }
+            ),
+        )
+        for name, queue_group in (("subscribe", ""), ("join", "g"))
     ),
     *(
         Operation(
@@ -260,8 +274,8 @@ async def test_largest_payloads(client: RawClient, clients: Clients, channel: st
         message = client.publish_message(channel, b"")
         message.connID = b""
         message.data = b"z" * (LARGEST_PAYLOAD - surplus - message.ByteSize() - 4)
-        answer = await client.publish_raw(channel, message.SerializeToString())
-        assert answer.error in ("", "nats: maximum payload exceeded")
+        ack = await client.publish_raw(channel, message.SerializeToString())
+        assert ack.error in ("", "nats: maximum payload exceeded")
     for subject in (client.connect_subject, client.subjects.subRequests, client.subjects.closeRequests):
         answer = await client.nats.request(subject, b"\xff" * LARGEST_PAYLOAD)
         assert b"stan: invalid" in answer.data
