@@ -1,9 +1,9 @@
-"""Kills the server under load, round after round, and checks that nothing acked is lost: R1 to R5, and R10 for a durable.
+"""Kills the server under load, round after round, and checks that nothing acked is lost: R1 to R5, and R10 for durables.
 
     python tools/kill_rounds.py --rounds 20 [--seed N] [--external-nats]
 
-A round: publishers (with windows and one by one) load a few channels while a durable subscriber receives and acks; at a
-moment drawn from the seed the server gets kill -9; it is started again on the same directory and port; a fresh reader
+A round: publishers (with windows and one by one) load a few channels while a durable subscriber and a durable queue group,
+whose members belong to two clients, receive and ack; at a moment drawn from the seed the server gets kill -9; it is started again on the same directory and port; a fresh reader
 reads what is new and the checker compares it with the history. After the last round: an orderly stop, a start, and
 everything is read again from the first message. One line per round, then `N passed, M failed`. The first failure ends
 the run with exit status 1 and keeps the directory.
@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from server.protocol import stan_pb2 as pb
 from tests.support.history import History, Outcome, Violation, check, compare_readers
-from tests.support.load import Worker, id_of, read_channel, unflagged_duplicates
+from tests.support.load import Worker, id_of, read_channel
 from tests.support.nats_process import NatsProcess
 from tests.support.raw_client import RawClient, RawSubscription
 from tests.support.server_process import SIGTERM_STATUS, ServerProcess
@@ -45,6 +46,45 @@ DURABLE_TIMEOUT_S = 60.0
 
 
 @dataclass(slots=True)
+class Receiver:
+    """A durable, or a durable queue group with a member for each item of `clients`, and what came over all rounds."""
+
+    channel: str
+    group: str
+    clients: tuple[str, ...]
+    sequences: set[int] = field(default_factory=set)
+    ids: set[str] = field(default_factory=set)
+    subscriptions: list[RawSubscription] = field(default_factory=list)
+    """Of this round."""
+
+    async def subscribe(self, clients: dict[str, RawClient]) -> None:
+        """Resume; raises RuntimeError with the text when it is refused."""
+        self.subscriptions = [
+            await clients[name].subscribe(self.channel, start=pb.First, durable_name=DURABLE, queue_group=self.group)
+            for name in self.clients
+        ]
+        for subscription in self.subscriptions:
+            if subscription.error:
+                raise RuntimeError(f"{self}: refused: {subscription.error}")
+
+    def received_ids(self) -> set[str]:
+        """Of this round."""
+        return {id_of(message.data) for one in self.subscriptions for message in one.received}
+
+    def note(self) -> list[Violation]:
+        """Adds what came in this round; what came before and comes again without the flag is a violation (B420)."""
+        self.ids |= self.received_ids()
+        unflagged = [m.sequence for one in self.subscriptions for m in one.received if not m.redelivered]
+        doubled = [seq for seq, times in Counter(unflagged).items() if times > 1 or seq in self.sequences]
+        self.sequences.update(m.sequence for one in self.subscriptions for m in one.received)
+        if not doubled:
+            return []
+        return [
+            Violation("R16", self.channel, f"{len(doubled)} duplicates without the redelivered flag: {doubled[:5]}")
+        ]
+
+
+@dataclass(slots=True)
 class Run:
     """What survives the rounds: the server, the publishers' history, and what readers saw."""
 
@@ -53,8 +93,12 @@ class Run:
     history: History = field(default_factory=History)
     workers: list[Worker] = field(default_factory=list)
     read: dict[str, dict[int, str]] = field(default_factory=lambda: {channel: {} for channel in CHANNELS})
-    durable_sequences: set[int] = field(default_factory=set)
-    durable_ids: set[str] = field(default_factory=set)
+    receivers: list[Receiver] = field(
+        default_factory=lambda: [
+            Receiver(CHANNELS[0], "", ("durable",)),
+            Receiver(CHANNELS[1], "workers", ("durable", "other", "other")),
+        ]
+    )
     markers: int = 0
 
     def marker(self) -> str:
@@ -70,20 +114,28 @@ async def load_until_kill(run: Run) -> tuple[float, list[Violation]]:
             await stack.enter_async_context(await RawClient.connect(run.server.url, worker.name))
             for worker in run.workers
         ]
-        receiver = await stack.enter_async_context(await RawClient.connect(run.server.url, "durable"))
-        durable = await receiver.subscribe(CHANNELS[0], start=pb.First, durable_name=DURABLE)
-        if durable.error:
-            raise RuntimeError(f"the durable was refused: {durable.error}")
+        receiving = await connect_receivers(run, stack)
         tasks = [asyncio.create_task(w.run(c)) for w, c in zip(run.workers, clients, strict=True)]
         load_s = run.random.uniform(LOAD_MIN_S, LOAD_MAX_S)
         await asyncio.to_thread(kill_after, run.server, load_s)
         for worker in run.workers:
             worker.stop()
         await asyncio.gather(*tasks)
-        for client in [*clients, receiver]:
+        for client in [*clients, *receiving]:
             await drain(client, external=run.server.nats_url is not None)
             await client.nats.close()
-        return load_s, note_durable(run, durable)
+        return load_s, [violation for receiver in run.receivers for violation in receiver.note()]
+
+
+async def connect_receivers(run: Run, stack: AsyncExitStack) -> list[RawClient]:
+    """Their clients, subscribed."""
+    names = {name for receiver in run.receivers for name in receiver.clients}
+    clients = {
+        name: await stack.enter_async_context(await RawClient.connect(run.server.url, name)) for name in sorted(names)
+    }
+    for receiver in run.receivers:
+        await receiver.subscribe(clients)
+    return list(clients.values())
 
 
 def kill_after(server: ServerProcess, seconds: float) -> None:
@@ -98,15 +150,6 @@ async def drain(client: RawClient, *, external: bool) -> None:
         await client.nats.flush()
     else:
         await client.nats.wait_lost()
-
-
-def note_durable(run: Run, durable: RawSubscription) -> list[Violation]:
-    """Adds what the durable received; a duplicate without the redelivered flag is a violation (B420)."""
-    run.durable_ids.update(id_of(message.data) for message in durable.received)
-    doubled = unflagged_duplicates(durable, run.durable_sequences)
-    if not doubled:
-        return []
-    return [Violation("R16", CHANNELS[0], f"{len(doubled)} duplicates without the redelivered flag: {doubled[:5]}")]
 
 
 async def verify(run: Run, client_id: str, *, from_start: bool) -> list[Violation]:
@@ -150,29 +193,40 @@ async def final_check(run: Run) -> list[Violation]:
     )
     run.server.start()
     violations += await verify(run, "reader-final", from_start=True)
-    acked = {
-        p.unique_id for p in run.history.publishes.values() if p.outcome is Outcome.OK and p.channel == CHANNELS[0]
-    }
-    async with await RawClient.connect(run.server.url, "durable") as receiver:
-        durable = await receiver.subscribe(CHANNELS[0], start=pb.First, durable_name=DURABLE)
-        missing = acked - run.durable_ids
-        taken = 0
-
-        def complete() -> bool:
-            nonlocal taken
-            missing.difference_update(id_of(message.data) for message in durable.received[taken:])
-            taken = len(durable.received)
-            return not missing
-
-        try:
-            await durable.wait_until(complete, timeout_s=DURABLE_TIMEOUT_S)
-        except TimeoutError:
-            violations.append(
-                Violation("R10", CHANNELS[0], f"the durable never got {len(missing)}: {sorted(missing)[:5]}")
-            )
-        violations += note_durable(run, durable)
+    async with AsyncExitStack() as stack:
+        await connect_receivers(run, stack)
+        for receiver in run.receivers:
+            violations += await await_missing(run, receiver)
+            violations += receiver.note()
     print(f"final: {run.history.count(Outcome.OK)} acked in total, {len(violations)} violations", flush=True)
     return violations
+
+
+async def await_missing(run: Run, receiver: Receiver) -> list[Violation]:
+    """Every acked message that did not come in any round comes now."""
+    acked = {
+        p.unique_id for p in run.history.publishes.values() if p.outcome is Outcome.OK and p.channel == receiver.channel
+    }
+    missing = acked - receiver.ids
+    taken = [0] * len(receiver.subscriptions)
+
+    def is_complete() -> bool:
+        for index, one in enumerate(receiver.subscriptions):
+            missing.difference_update(id_of(message.data) for message in one.received[taken[index] :])
+            taken[index] = len(one.received)
+        return not missing
+
+    waiting = [
+        asyncio.ensure_future(one.wait_until(is_complete, timeout_s=DURABLE_TIMEOUT_S))
+        for one in receiver.subscriptions
+    ]
+    done, late = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in late:
+        task.cancel()
+    if all(task.exception() for task in done):
+        text = f"{receiver.group or 'the durable'} never got {len(missing)}: {sorted(missing)[:5]}"
+        return [Violation("R10", receiver.channel, text)]
+    return []
 
 
 async def all_rounds(run: Run, rounds: int) -> tuple[int, bool]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from server.protocol import stan_pb2 as pb
 from tests.support.history import History, Outcome
-from tests.support.raw_client import RawClient, RawSubscription
+from tests.support.raw_client import RawClient
 
 PADDING_MAX = 1024
 """Payloads are up to this many bytes longer than their id."""
@@ -113,13 +113,3 @@ async def read_channel(
     )
     await client.unsubscribe(subscription)
     return [(message.sequence, id_of(message.data)) for message in subscription.received]
-
-
-def unflagged_duplicates(subscription: RawSubscription, seen: set[int]) -> list[int]:
-    """Sequences received again without the redelivered flag (B420); `seen` has and gets the sequences received."""
-    doubled = []
-    for message in subscription.received:
-        if message.sequence in seen and not message.redelivered:
-            doubled.append(message.sequence)
-        seen.add(message.sequence)
-    return doubled
