@@ -114,7 +114,7 @@ class Leadership:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         options, store, loop = ports.options, ports.store, ports.loop
-        self._subjects = Subjects(options.cluster_id)
+        self._subjects = Subjects(options.cluster_id, options.discover_prefix)
         self._sids: list[int] = []
         self._handlers: dict[int, Callable[[hot.Message], None]] = {}
         self.is_serving = False

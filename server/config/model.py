@@ -10,6 +10,8 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from server.protocol.subjects import DEFAULT_DISCOVER_PREFIX
+
 from .channel_limits import PATTERN_ALLOWED, ChannelLimits, EffectiveLimits, LimitRules, is_literal, is_pattern
 from .nats_urls import DEFAULT_PORT, complete
 from .option_error import OptionError
@@ -25,7 +27,7 @@ PORT_RANDOM: Final = -1
 
 _PORT_MAX: Final = 65535
 _CHANNELS: Final = "store_limits.channels"
-_CLUSTER_ID = re.compile(r"[^\s*>.\x00-\x20\x7f]+(?:\.[^\s*>.\x00-\x20\x7f]+)*")
+_SUBJECT = re.compile(r"[^\s*>.\x00-\x20\x7f]+(?:\.[^\s*>.\x00-\x20\x7f]+)*")
 
 
 class _Frozen(BaseModel):
@@ -101,6 +103,8 @@ class Options(_Frozen):
     """
 
     cluster_id: str = "test-cluster"
+    discover_prefix: str = DEFAULT_DISCOVER_PREFIX
+    """Subject of connect requests, less the cluster id (B11, O155)."""
     store: StoreType = "MEMORY"
     dir: str = ""
     host: str = DEFAULT_HOST
@@ -153,7 +157,8 @@ class Options(_Frozen):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        _check_cluster_id(self.cluster_id)
+        _check_subject(self.cluster_id, "cluster ID", "--cluster_id")
+        _check_subject(self.discover_prefix, "discover prefix", "discover_prefix")
         if self.store == "FILE" and not self.dir:
             raise OptionError(
                 "for FILE stores, root directory must be specified", option="--dir", value="", allowed="a directory"
@@ -204,17 +209,12 @@ class Options(_Frozen):
             )
 
 
-def _check_cluster_id(cluster_id: str) -> None:
-    """The cluster id becomes part of subjects: no blanks, wildcards or empty tokens (B67)."""
-    if _is_utf8(cluster_id) and _CLUSTER_ID.fullmatch(cluster_id) is not None:
+def _check_subject(name: str, kind: str, option: str) -> None:
+    """It becomes part of subjects: no blanks, wildcards or empty tokens (B67)."""
+    if _is_utf8(name) and _SUBJECT.fullmatch(name) is not None:
         return
     allowed = "a name without blanks, wildcards and empty parts between dots"
-    raise OptionError(
-        f"invalid cluster ID {quote(cluster_id)}: it must be {allowed}",
-        option="--cluster_id",
-        value=cluster_id,
-        allowed=allowed,
-    )
+    raise OptionError(f"invalid {kind} {quote(name)}: it must be {allowed}", option=option, value=name, allowed=allowed)
 
 
 def _is_utf8(text: str) -> bool:

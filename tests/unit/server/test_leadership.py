@@ -233,3 +233,26 @@ def test_probe_under_way_does_not_spoil_the_stop(leader):
     assert task.done()
     assert leader.store.state.progress_is_exact
     assert leader.store.state.clients["me"].heartbeat_inbox == "hb.me"
+
+
+def test_discover_prefix_is_the_configured_one():
+    """B11, B13: it is part of no other subject but that of pings, and it counts for an existing store, whatever it was."""
+
+    def connect(prefix, client_id):
+        request = pb.ConnectRequest(
+            clientID=client_id, heartbeatInbox="hb", connID=f"conn-{client_id}".encode(), protocol=1
+        )
+        leader.feed(leader.message(f"{prefix}.{CLUSTER_ID}", request, "r"))
+        return leader.answer("r", pb.ConnectResponse)
+
+    with leading(discover_prefix="lobby") as leader:
+        connect("lobby", "me")
+        Client(leader, "me").publish("foo")
+        leader.stop()
+        leader.options = leader.options.model_copy(update={"discover_prefix": "gate.way"})
+        leader.restart()
+        assert [one for one in leader.nats.subjects.values() if one.startswith(("lobby", "_STAN.discover"))] == []
+        response = connect("gate.way", "you")
+        assert (response.pingRequests, response.error) == (f"gate.way.{CLUSTER_ID}.pings", "")
+        assert response.pubPrefix == f"_STAN.pub.{CLUSTER_ID}"
+        assert leader.channel("foo").last_seq == 1

@@ -53,7 +53,9 @@ def test_every_option_of_the_original_is_known() -> None:
 
 def test_supported_options_lead_to_fields() -> None:
     """Each option that exists sets a field; every field has an option, but limits per channel and the environment's."""
-    fields = set(Options.model_fields) - {"limits", "nats_server_binary"} | set(Limits.model_fields) - {"channels"}
+    fields = set(Options.model_fields) - {"limits", "nats_server_binary", "discover_prefix"} | set(
+        Limits.model_fields
+    ) - {"channels"}
     assert {flag.target for flag in SUPPORTED} - NO_FIELD == fields
 
 

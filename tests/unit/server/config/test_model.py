@@ -116,6 +116,12 @@ def test_cluster_id_must_be_usable_in_subjects(cluster_id: str) -> None:
     assert refusal(cluster_id=cluster_id).startswith("invalid cluster ID ")
 
 
+@pytest.mark.parametrize("prefix", ["", "a b", "a.*", "a.", ".a"])
+def test_discover_prefix_must_be_usable_in_subjects(prefix: str) -> None:
+    """B11: like the cluster id."""
+    assert refusal(discover_prefix=prefix).startswith("invalid discover prefix ")
+
+
 @pytest.mark.parametrize("cluster_id", ["test-cluster", "a.b", "\u00e9t\u00e9", "$x"])
 def test_usable_cluster_ids_are_kept(cluster_id: str) -> None:
     """Anything else is the operator's choice, also dots (B67)."""
