@@ -40,6 +40,9 @@ TIMESTAMP_FIELD_BYTES: Final = 10
 REDELIVERY_FIELDS_BYTES: Final = 8
 """MsgProto fields 6 and 7 at their largest: a flag and a uint32."""
 
+SID_DIGITS_MAX: Final = 20
+"""Digits of a 64 bit number, which a subscription id is."""
+
 KIND_OTHER: Final = 0
 KIND_PUBLISH: Final = 1
 KIND_ACK: Final = 2
@@ -615,7 +618,7 @@ class Core:
         tokens = text.split(b" ")
         has_headers = tokens[0] == b"HMSG"
         fixed = 5 if has_headers else 4
-        if len(tokens) not in (fixed, fixed + 1) or not tokens[2].isdigit():
+        if len(tokens) not in (fixed, fixed + 1) or not tokens[2].isdigit() or len(tokens[2]) > SID_DIGITS_MAX:
             raise ProtocolError("malformed message line", line=text[:128])
         reply = tokens[3] if len(tokens) == fixed + 1 else b""
         header_bytes = _parse_size(tokens[-2], text) if has_headers else 0

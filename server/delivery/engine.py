@@ -88,7 +88,7 @@ class Engine:
             stream.remove(record.slot)
             self.context.turns.note_change(stream)
             self.context.port.want_progress(at_once=True)
-            stream.deliver()
+            self.context.turns.continue_later(stream)  # not now: other members of the same client may leave, too
             return None
         stream.silence()
         self._drop(stream, keeps_counts=bool(record.durable_name))

@@ -43,6 +43,8 @@ class GroupStream(Stream):
         """By slot."""
         self.order: list[hot.Member] = []
         """As B305 has it."""
+        self._leaving: dict[int, int] = {}
+        """By slot: ids of members that get nothing more and whose end may not be applied yet."""
 
     @property
     def next_seq(self) -> int:
@@ -102,6 +104,7 @@ class GroupStream(Stream):
     def remove(self, slot: int) -> None:
         """A member leaves: nothing more goes to it. What it holds stays with it until `ended`."""
         leaving = self.members.pop(slot)
+        self._leaving[slot] = leaving.record.subscription_id
         leaving.alarm.cancel()
         del self.hot.members[slot]
         self.order.remove(leaving.hot)
@@ -110,7 +113,10 @@ class GroupStream(Stream):
     def ended(self) -> None:
         """The end of a member is applied: the replicated state says who has its messages now (B312)."""
         holders = self.hot.holders
-        for slot in holders.counts().keys() - self.members.keys():
+        known = self.context.store.state.subscriptions
+        # Of those whose end is still under way it does not know the newest messages.
+        self._leaving = {slot: number for slot, number in self._leaving.items() if number in known}
+        for slot in holders.counts().keys() - self.members.keys() - self._leaving.keys():
             taken: dict[int, list[int]] = {}
             for seq in holders.held_by(slot, 1, holders.last):
                 new_slot = self.record.holders.at(seq)

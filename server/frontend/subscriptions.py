@@ -118,6 +118,15 @@ class Subscriptions:
             return False
         return not any(_group_key(one) == key for one in self._registering.get(key[0], {}).values())
 
+    def _will_join(self, key: GroupKey) -> bool:
+        """True when the group surely exists when the next request is applied: its start position does not count (B222)."""
+        group = self.state.groups_by_key.get(key)
+        if group is None:
+            return False
+        if group.members:
+            return bool(self._members(group))
+        return not any(_group_key(one) == key for one in self._registering.get(key[0], {}).values())
+
     def _leaves_nothing(self, ending: Endable) -> bool:
         """True when the end of `ending`, which is under way, makes room (B127, B330)."""
         if not ending.durable_name or ending.ack_inbox in self._removed:
@@ -150,8 +159,7 @@ class Subscriptions:
         if durable is None:
             subscription_id = max(self._next_id, self.state.next_subscription_id)
             self._next_id = subscription_id + 1
-            group = self.state.groups_by_key.get((channel.channel_id, request.durableName, request.qGroup))
-            is_joining = group is not None and (not group.members or bool(self._members(group)))
+            is_joining = self._will_join((channel.channel_id, request.durableName, request.qGroup))
             last_sent = 0 if is_joining else self._resolve(request, channel)
         else:
             subscription_id, last_sent = durable.subscription_id, 0

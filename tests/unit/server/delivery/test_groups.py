@@ -250,6 +250,61 @@ def test_end_of_a_client_moves_what_its_members_had(leader):
     assert leader.delivery().pending == 0
 
 
+def test_members_leave_one_after_the_other_while_commits_are_slow(leader):
+    """B312, B313, B394: the end of one says nothing about what another one holds whose end is not committed yet."""
+    me = leader.client()
+    a, b, _ = join(me, "a b c", ack_wait_s=1)
+    leader.log.is_applying_at_once = False
+    me.publish("foo", 4)
+    leader.feed(me.end_bytes("subclose", "foo", "a"))
+    leader.log.apply_next()
+    leader.loop.run()
+    assert got(leader, "a b c") == [[], [1, 3], [2, 4]]
+    leader.feed(me.end_bytes("subclose", "foo", "c"))
+    for _ in range(2):
+        leader.log.apply_next()
+        leader.loop.run()
+    leader.log.is_applying_at_once = True
+    while leader.log.proposed:
+        leader.log.apply_next()
+    leader.loop.move(0.2)
+    assert [seq for seq in leader.seqs("b") if seq in ("2r1", "4r1")] == ["2r1", "4r1"]
+    me.ack(b, 1, 3)
+    leader.loop.move(0.1)
+    assert leader.store.state.groups[a.group_id].holders.held() == [2, 4]
+    me.ack(b, 2, 4)
+    assert leader.delivery().pending == 0
+
+
+def test_nothing_goes_to_members_of_a_client_that_leaves(leader):
+    """B239, B345: not even what makes room for them in the same read."""
+    me, you = leader.client("me"), leader.client("you")
+    a, b = join(me, "a b", max_in_flight=1)
+    join(you, "c", max_in_flight=1)
+    me.publish("foo", 5)
+    assert got(leader, "a b c") == [[1], [2], [3]]
+    leader.feed(me.ack_bytes(a, 1) + me.ack_bytes(b, 2) + me.close_bytes())
+    leader.loop.move(1)
+    assert got(leader, "a b") == [[], []]
+
+
+def test_group_that_ends_under_way_is_none_to_join(leader):
+    """B220, B222, B315: the unsubscribe ahead removes the resting group, so the start position counts."""
+    me = leader.client()
+    join(me, "a", durable="d")
+    me.end("subclose", "foo", "a")
+    me.publish("foo", 5)
+    options = {"durable": "d", "group": "g"}
+    leader.feed(
+        me.subscribe_bytes("foo", "b", **options)
+        + me.end_bytes("unsub", "foo", "b")
+        + me.subscribe_bytes("foo", "c", **options, start=pb.NewOnly)
+    )
+    assert got(leader, "c") == [[]]
+    me.publish("foo")
+    assert got(leader, "c") == [[6]]
+
+
 def test_close_of_the_last_and_join_in_one_read(leader):
     """B316, B318: the new member resumes the group: all pending first, then what is new, whatever its max in flight."""
     me, you = leader.client("me"), leader.client("you")
