@@ -58,7 +58,7 @@ class World:
     def step(self):
         actions = [
             (self.publish, 30), (self.ack, 25), (self.subscribe, 10), (self.end, 6), (self.connect, 5),
-            (self.close, 2), (self.move, 20), (self.hold, 6), (self.release, 8), (self.away, 3), (self.back, 8),
+            (self.close, 2), (self.move, 20), (self.hold, 6), (self.release, 8), (self.commit_one, 8), (self.away, 3), (self.back, 8),
             (self.full, 3), (self.crash, 1), (self.restart, 1),
         ]  # fmt: skip
         action = self.random.choices([one for one, _ in actions], [weight for _, weight in actions])[0]
@@ -147,6 +147,12 @@ class World:
     def release(self):
         self.leader.log.is_applying_at_once = True
         while self.leader.log.proposed:
+            self.leader.log.apply_next()
+            self.leader.loop.run()
+
+    def commit_one(self):
+        """While commits are slow, one comes through."""
+        if self.leader.log.proposed and not self.leader.log.is_applying_at_once:
             self.leader.log.apply_next()
             self.leader.loop.run()
 
