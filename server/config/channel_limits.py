@@ -6,8 +6,8 @@ channel, and those that the former inherit from: an entry inherits from wider en
 wildcard of that name is an ordinary token. So `foo.>` passes the limits of `*.*` on to `foo.a.b`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -67,27 +67,52 @@ class LimitRules:
     def __init__(self, everywhere: EffectiveLimits, entries: Mapping[str, ChannelLimits]) -> None:
         self._everywhere = everywhere
         self._literals = {name: limits for name, limits in entries.items() if is_literal(name)}
-        wild = [(name.split("."), limits) for name, limits in entries.items() if not is_literal(name)]
-        wild.sort(key=lambda entry: _rank(entry[0]))
-        self._wild: list[tuple[list[str], ChannelLimits]] = wild
+        wild = sorted((name.split(".") for name in entries if not is_literal(name)), key=_rank)
+        self._wild = [entries[".".join(tokens)] for tokens in wild]  # from wide to narrow
+        self._tree = _Node()
+        for index, tokens in enumerate(wild):
+            self._tree.add(tokens, index)
+        self._wider = [{one for one in self._tree.matching(tokens) if one < index} for index, tokens in enumerate(wild)]
 
     def limits_of(self, channel_name: str) -> EffectiveLimits:
-        """The limits of a channel. Compares its name with all entries that hold wildcards: once per channel, please."""
-        tokens = channel_name.split(".")
-        wild = self._wild
-        matching = [index for index, (pattern, _) in enumerate(wild) if _matches(pattern, tokens)]
+        """The limits of a channel. Costs grow with the entries that match, not with all: still, once per channel, please."""
+        counting = set(self._tree.matching(channel_name.split(".")))
         # One step up is enough: an entry further up matches the channel itself, or is reached in one step, too.
-        chain = [
-            limits
-            for index, (pattern, limits) in enumerate(wild)
-            if index in matching or any(index < one and _matches(pattern, wild[one][0]) for one in matching)
-        ]
+        counting.update(*[self._wider[index] for index in counting])
+        chain = [self._wild[index] for index in sorted(counting)]
         if channel_name in self._literals:
             chain.append(self._literals[channel_name])
         limits = self._everywhere
         for narrower in chain:
             limits = _narrowed(limits, narrower)
         return limits
+
+
+@dataclass(slots=True)
+class _Node:
+    """Entries with wildcards whose names begin alike: by the next token, and the one that ends here."""
+
+    below: "dict[str, _Node]" = field(default_factory=dict)
+    entry: int | None = None
+
+    def add(self, tokens: Sequence[str], entry: int) -> None:
+        node = self
+        for token in tokens:
+            node = node.below.setdefault(token, _Node())
+        node.entry = entry
+
+    def matching(self, tokens: Sequence[str], start: int = 0) -> Iterator[int]:
+        """Entries below that stand for the tokens from `start` on, of which none is special; some come twice."""
+        if start == len(tokens):
+            if self.entry is not None:
+                yield self.entry
+            return
+        rest = self.below.get(REST)
+        if rest is not None and rest.entry is not None:
+            yield rest.entry
+        for token in (ONE, tokens[start]):
+            if token in self.below:
+                yield from self.below[token].matching(tokens, start + 1)
 
 
 def is_pattern(name: str) -> bool:
@@ -108,15 +133,6 @@ def is_literal(name: str) -> bool:
 def _rank(tokens: Sequence[str]) -> list[tuple[int, str]]:
     """Sorts from wide to narrow."""
     return [(_WIDTHS.get(token, _LITERAL_WIDTH), token) for token in tokens]
-
-
-def _matches(pattern: Sequence[str], tokens: Sequence[str]) -> bool:
-    """True when `pattern` stands for `tokens`, of which none is special."""
-    is_open = pattern[-1] == REST
-    fixed = len(pattern) - is_open
-    if len(tokens) <= fixed if is_open else len(tokens) != fixed:
-        return False
-    return all(part in (ONE, token) for part, token in zip(pattern[:fixed], tokens, strict=False))
 
 
 def _narrowed(wider: EffectiveLimits, entry: ChannelLimits) -> EffectiveLimits:

@@ -60,6 +60,13 @@ def test_narrowest_entry_wins(count):
     assert msgs(dict(reversed(entries.items())), "foo.bar") == 99 + count
 
 
+@pytest.mark.parametrize("count", range(20))
+def test_other_entries_change_nothing(count):
+    """B333: entries of other channels, however many, leave the order of those that match as it is."""
+    others = {f"a{number:02}.*": 1 for number in range(count)}
+    assert msgs(others | {"foo.>": 7, "foo.*": 8}, "foo.bar") == 8
+
+
 def test_each_limit_comes_from_the_narrowest_entry_that_sets_it():
     """B333: then from the next wider one, then from the global ones."""
     rules = LimitRules(

@@ -17,7 +17,7 @@ def refusal(**fields: object) -> str:
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    """Without any option a memory store with the limits of O23-O28 listens on 0.0.0.0:4222 (O20-O33, O82-O89)."""
+    """Without any option a memory store with the limits of O23-O28 listens on 0.0.0.0:4222 (O20-O33, O82-O89, O500)."""
     options = Options()
     assert options.cluster_id == "test-cluster"
     assert (options.store, options.dir) == ("MEMORY", "")

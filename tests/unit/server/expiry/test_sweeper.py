@@ -1,4 +1,4 @@
-"""What goes by time: messages by age, with and without traffic; channels by inactivity, and what prevents it."""
+"""What goes by time: messages by age, with and without traffic, over restarts and steps of the clock."""
 
 import asyncio
 
@@ -6,10 +6,8 @@ import pytest
 
 from server.config.channel_limits import ChannelLimits
 from server.config.model import Limits
-from server.protocol import responses
-from server.protocol import stan_pb2 as pb
 from store.errors import CorruptionError
-from store.operations import DeleteChannel, Expire
+from store.operations import Expire
 from tests.support.leader_harness import leading
 
 S = 10**9
@@ -20,13 +18,6 @@ HOUR_NS = 3600 * S
 def aging():
     """Messages live 10 s."""
     with leading(limits=Limits(max_age_ns=10 * S), hb_interval_ns=10**15) as leader:
-        yield leader
-
-
-@pytest.fixture
-def idling():
-    """Channels live 10 s without use."""
-    with leading(limits=Limits(max_inactivity_ns=10 * S), hb_interval_ns=10**15) as leader:
         yield leader
 
 
@@ -76,6 +67,29 @@ def test_messages_expire_under_traffic(aging):
     assert foo.last_seq - foo.first_seq + 1 in range(98, 103)
 
 
+def test_message_as_old_as_the_limit_is_too_old(aging):
+    """B328: it goes when its age is max age, not when it is more."""
+    aging.client().publish("foo")
+    foo = aging.channel("foo")
+    aging.loop.move(9.999)
+    assert held(foo) == (1, 1)
+    aging.loop.move(0.001)
+    assert held(foo) == (2, 1)
+
+
+def test_message_behind_one_that_a_limit_removed_has_its_own_time():
+    """B326, B328: a look that finds the oldest one gone for another limit is followed by one for the next."""
+    with leading(limits=Limits(max_age_ns=10 * S, max_msgs=1), hb_interval_ns=10**15) as leader:
+        me = leader.client()
+        me.publish("foo")
+        leader.loop.move(5)
+        me.publish("foo")
+        leader.loop.move(9.9)
+        assert held(leader.channel("foo")) == (2, 2)
+        leader.loop.move(0.3)
+        assert held(leader.channel("foo")) == (3, 2)
+
+
 def test_expired_while_down_is_gone_at_start(aging):
     """B328: expiry goes on while the server is away; the start removes it before anybody is served."""
     me = aging.client()
@@ -98,6 +112,31 @@ def test_expiry_is_the_first_word_of_a_new_leader(aging):
     assert held(aging.channel("foo")) == (4, 3)
     aging.loop.move(1)
     assert beginning.done()
+
+
+def test_nobody_is_served_before_the_first_expiry_is_applied(aging):
+    """B328: what expired while the server was down is not delivered, however long its removal travels."""
+    me = aging.client()
+    me.subscribe("foo", "in", max_in_flight=1)
+    me.publish("foo", 3)
+    assert aging.seqs("in") == [1]
+    aging.stop()
+    aging.wall_offset_ns += 60 * S
+    aging.log.term += 1
+    beginning = asyncio.Task(aging.build().begin(), loop=aging.loop)
+    aging.log.is_applying_at_once = False
+    aging.loop.run()
+    aging.log.apply_next()  # what the log must know first
+    aging.loop.move(5)
+    assert [type(one) for one in aging.log.proposed[0].operations] == [Expire]
+    assert not aging.leadership.is_serving
+    assert not beginning.done()
+    aging.log.is_applying_at_once = True
+    aging.log.apply_next()
+    aging.loop.move(1)
+    assert beginning.done()
+    assert aging.leadership.is_serving
+    assert aging.seqs("in") == []
 
 
 def test_messages_that_arrive_while_an_expiry_travels_expire_in_their_time(aging):
@@ -172,6 +211,30 @@ def test_unreadable_message_does_not_stop_the_expiry_of_other_channels(aging):
     assert held(aging.channel("bad")) == (3, 2)
 
 
+def test_message_that_becomes_unreadable_is_looked_at_again(aging, caplog):
+    """A fault of its channel that is told, keeps no other channel from its expiry and may be mended meanwhile."""
+    me = aging.client()
+    me.publish("bad", 2)
+    me.publish("foo", 2)
+    read = aging.store.first_message_at_or_after
+
+    def first_message_at_or_after(channel, time_ns):
+        if channel.name == "bad":
+            raise CorruptionError(f"channel {channel.name}, sequence 1", "a block", "none")
+        return read(channel, time_ns)
+
+    aging.store.first_message_at_or_after = first_message_at_or_after
+    aging.loop.move(10.3)
+    assert ranges(aging) == {"bad": (1, 2), "foo": (3, 2)}
+    (error,) = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert error.startswith('Error looking up expired messages of "bad"')
+    aging.store.first_message_at_or_after = read
+    aging.loop.move(9.5)
+    assert held(aging.channel("bad")) == (1, 2)
+    aging.loop.move(0.7)
+    assert held(aging.channel("bad")) == (3, 2)
+
+
 def test_idle_channels_are_not_looked_at(aging):
     """Costs grow with what is due: while nothing expires nothing is read and nothing proposed."""
     me = aging.client()
@@ -214,6 +277,23 @@ def test_age_for_one_channel_only():
         me.publish("bar")
         leader.loop.move(1.3)
         assert ranges(leader) == {"foo": (2, 1), "bar": (1, 1)}
+
+
+def test_what_expires_is_not_reported_as_dropped_for_a_limit(caplog):
+    """O215: nor is what was gone before this start; the limit itself is, when it is reached."""
+    with leading(limits=Limits(max_age_ns=10 * S, max_msgs=3), hb_interval_ns=10**15) as leader:
+        me = leader.client()
+        me.publish("foo", 2)
+        leader.loop.move(10.3)
+        me.publish("foo", 2)
+        leader.stop()
+        leader.restart()
+        me.publish("foo")
+        assert held(leader.channel("foo")) == (3, 5)
+        assert "Reached limits" not in caplog.text
+        me.publish("foo")
+        assert held(leader.channel("foo")) == (4, 6)
+        assert caplog.text.count('Reached limits for store "foo" (msgs=3/3 ') == 1
 
 
 def test_age_that_is_lowered_or_raised_counts_from_the_next_start():
@@ -280,265 +360,7 @@ def test_nothing_is_looked_at_when_nothing_can_expire(aging):
     assert held(aging.channel("foo")) == (5, 4)
 
 
-# ---- inactivity
-
-
-def test_unused_channel_is_deleted(idling):
-    """B336: with everything in it; the next use makes it anew, from 1."""
-    me = idling.client()
-    me.publish("foo", 3)
-    idling.loop.move(9.9)
-    assert "foo" in idling.store.state.channels
-    idling.loop.move(0.4)
-    assert "foo" not in idling.store.state.channels
-    assert me.end("unsub", "foo", "in").error == responses.UNKNOWN_CHANNEL
-    me.subscribe("foo", "in")
-    me.publish("foo")
-    assert idling.seqs("in") == [1]
-    assert [ack.error for ack in idling.pub_acks()] == [""] * 4
-
-
-def test_use_starts_the_clock_anew(idling):
-    """B338: a publish, and the end of the last online subscription, also by the end of its client."""
-    me = idling.client()
-    you = idling.client("you")
-    you.publish("foo")
-    idling.loop.move(9)
-    you.publish("foo")
-    idling.loop.move(9)
-    me.subscribe("foo", "in")
-    idling.loop.move(60)
-    assert "foo" in idling.store.state.channels
-    me.close()
-    idling.loop.move(9.8)
-    assert "foo" in idling.store.state.channels
-    idling.loop.move(0.5)
-    assert "foo" not in idling.store.state.channels
-
-
-def test_offline_durable_does_not_keep_a_channel(idling):
-    """B337: online subscriptions do, stalled ones too; offline durables go with the channel."""
-    me = idling.client()
-    me.subscribe("foo", "in", durable="d", max_in_flight=1)
-    me.publish("foo", 3)
-    idling.loop.move(30)
-    assert "foo" in idling.store.state.channels
-    me.end("subclose", "foo", "in")
-    idling.loop.move(10.3)
-    assert idling.store.state.channels == {}
-    assert idling.store.state.subscriptions == {}
-
-
-def test_channel_of_a_refused_subscription_goes_too(idling):
-    """B338: the clock starts at the creation, whatever created it."""
-    me = idling.client()
-    idling.feed(me.subscribe_bytes("foo", "in", fields={"qGroup": "g", "durableName": "a:b"}))
-    assert "foo" in idling.store.state.channels
-    idling.loop.move(10.3)
-    assert "foo" not in idling.store.state.channels
-
-
-def test_publish_in_flight_prevents_the_deletion(idling):
-    """B336: what is received before the decision is acked and kept, however long its entry travels."""
-    me = idling.client()
-    me.publish("foo")
-    idling.loop.move(9.9)
-    idling.log.is_applying_at_once = False
-    me.publish("foo")
-    me.publish("foo")
-    idling.loop.move(1)
-    while idling.log.proposed:
-        idling.log.apply_next()
-        idling.loop.run()
-    assert [ack.error for ack in idling.pub_acks()] == ["", "", ""]
-    assert idling.channel("foo").last_seq == 3
-
-
-def test_publish_behind_the_decision_is_refused_not_lost(idling):
-    """B339: from the decision to its entry publishes and subscribes are refused: an acked one would be deleted."""
-    me = idling.client()
-    for _ in range(3):
-        me.publish("foo")  # its template is learnt: the next one takes the fast path
-    idling.pub_acks()
-    idling.loop.move(9.9)
-    idling.log.is_applying_at_once = False
-    idling.loop.move(0.4)
-    assert [type(one) for one in idling.log.proposed[0].operations] == [DeleteChannel]
-    me.publish("foo", 2)
-    idling.feed(me.subscribe_bytes("foo", "in"))
-    assert [ack.error for ack in idling.pub_acks()] == [responses.CHANNEL_IS_BEING_DELETED] * 2
-    assert idling.answer("r.sub.in", pb.SubscriptionResponse).error == responses.CHANNEL_IS_BEING_DELETED
-    idling.log.apply_next()
-    idling.log.is_applying_at_once = True
-    me.publish("foo")
-    assert [ack.error for ack in idling.pub_acks()] == [""]
-    assert held(idling.channel("foo")) == (1, 1)
-
-
-def test_subscription_being_made_prevents_the_deletion(idling):
-    """B338: a subscribe that was received keeps the channel, although its entry travels; a resume too."""
-    me = idling.client()
-    me.subscribe("foo", "in", durable="d")
-    me.publish("foo")
-    me.end("subclose", "foo", "in")
-    idling.loop.move(9.9)
-    idling.log.is_applying_at_once = False
-    idling.feed(me.subscribe_bytes("foo", "in2", durable="d"))
-    idling.loop.move(5)
-    while idling.log.proposed:
-        idling.log.apply_next()
-        idling.loop.run()
-    assert idling.answer("r.sub.in2", pb.SubscriptionResponse).error == ""
-    assert "foo" in idling.store.state.channels
-
-
-def test_subscription_of_a_client_that_closes_behind_it_counts_as_use(idling):
-    """B338: the clock starts when the last subscription ends, also one that ended while it was being made."""
-    me = idling.client()
-    me.publish("foo")
-    idling.loop.move(9)
-    idling.log.is_applying_at_once = False
-    idling.feed(me.subscribe_bytes("foo", "in"))
-    idling.feed(me.close_bytes())
-    idling.log.is_applying_at_once = True
-    idling.log.apply_next()
-    idling.loop.move(9)
-    assert "foo" in idling.store.state.channels
-    idling.loop.move(11)
-    assert "foo" not in idling.store.state.channels
-
-
-def test_clock_starts_with_the_leadership(idling):
-    """B338: a restart gives every channel its whole time."""
-    idling.client().publish("foo")
-    idling.loop.move(9)
-    idling.stop()
-    idling.restart()
-    idling.loop.move(9.5)
-    assert "foo" in idling.store.state.channels
-    idling.loop.move(1)
-    assert "foo" not in idling.store.state.channels
-
-
-def test_each_channel_has_its_own_inactivity():
-    """B336, B333: shorter, longer or none (-1); the others have the global one."""
-    channels = {
-        "short.>": ChannelLimits(max_inactivity_ns=5 * S),
-        "long": ChannelLimits(max_inactivity_ns=60 * S),
-        "never": ChannelLimits(max_inactivity_ns=-1),
-        "short.never": ChannelLimits(max_inactivity_ns=0),
-    }
-    with leading(limits=Limits(max_inactivity_ns=20 * S, channels=channels), hb_interval_ns=10**15) as leader:
-        me = leader.client()
-        for name in ("short.x.y", "other", "long", "never", "short.never"):
-            me.publish(name)
-        gone_after = {}
-        for tenth in range(1, 1001):
-            leader.loop.move(0.1)
-            for name in {"short.x.y", "other", "long", "never", "short.never"} - set(leader.store.state.channels):
-                gone_after.setdefault(name, tenth // 10)
-        assert gone_after == {"short.x.y": 5, "other": 20, "long": 60}
-        restart_with(leader, channels={"never": ChannelLimits(max_inactivity_ns=2 * S)})
-        leader.loop.move(1.5)
-        assert list(leader.store.state.channels) == ["never", "short.never"]
-        leader.loop.move(0.5)
-        assert list(leader.store.state.channels) == ["short.never"]
-
-
-def test_durable_groups_go_with_their_pending(idling):
-    """B336, B337, O509: a group without members keeps no channel, and is unknown afterwards; a stalled member keeps it."""
-    me = idling.client()
-    me.subscribe("foo", "in", durable="d", group="g", max_in_flight=2)
-    me.publish("foo", 5)
-    assert idling.seqs("in") == [1, 2]
-    idling.loop.move(25)
-    assert "foo" in idling.store.state.channels
-    me.end("subclose", "foo", "in")
-    idling.loop.move(10.3)
-    state = idling.store.state
-    assert (state.channels, state.subscriptions, state.groups) == ({}, {}, {})
-    me.publish("foo", 2)
-    me.subscribe("foo", "in", durable="d", group="g")
-    assert idling.seqs("in") == [1, 2]
-
-
-def test_end_of_a_client_by_timeout_starts_the_clock():
-    """B338, O509: when the client of the last online subscription is given up."""
-    with leading(
-        limits=Limits(max_inactivity_ns=10 * S), hb_interval_ns=30 * S, hb_timeout_ns=S, hb_fail_count=0
-    ) as leader:
-        leader.client().subscribe("foo", "in")
-        leader.loop.move(29)
-        assert leader.store.state.clients
-        while leader.store.state.clients:
-            leader.loop.move(0.1)
-        leader.loop.move(9.8)
-        assert "foo" in leader.store.state.channels
-        leader.loop.move(0.5)
-        assert "foo" not in leader.store.state.channels
-
-
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_refused_deletion_is_tried_again(idling, caplog, is_lost):
-    """O509, B339: what cannot be replicated leaves the channel as it is, with an error; again after the same interval."""
-    me = idling.client()
-    me.publish("foo", 3)
-    idling.log.is_leader = is_lost
-    idling.log.is_applying_at_once = False
-    idling.loop.move(10.3)
-    idling.log.lose_all()
-    idling.log.is_leader = idling.log.is_applying_at_once = True
-    reason = responses.OUTCOME_UNKNOWN if is_lost else responses.NOT_LEADER
-    errors = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
-    assert errors == [f'Error deleting channel "foo": {reason}']
-    assert held(idling.channel("foo")) == (1, 3)
-    idling.loop.move(9.6)
-    assert "foo" in idling.store.state.channels
-    idling.loop.move(0.4)
-    assert "foo" not in idling.store.state.channels
-
-
-def test_channel_whose_deletion_was_refused_is_of_use(idling):
-    """B339: publishes and subscribes are accepted again, and count as use."""
-    me = idling.client()
-    me.publish("foo", 3)
-    idling.log.is_leader = False
-    idling.loop.move(10.2)
-    idling.log.is_leader = True
-    idling.pub_acks()
-    me.publish("foo")
-    assert [ack.error for ack in idling.pub_acks()] == [""]
-    me.subscribe("foo", "in")
-    assert idling.seqs("in") == [1, 2, 3, 4]
-    idling.loop.move(30)
-    assert held(idling.channel("foo")) == (1, 4)
-
-
-def test_warning_goes_with_its_channel():
-    """O215, B336: one of the same name is another channel."""
-    with leading(limits=Limits(max_msgs=2, max_inactivity_ns=10 * S), hb_interval_ns=10**15) as leader:
-        me = leader.client()
-        me.publish("foo", 3)
-        first = leader.channel("foo")
-        warnings = leader.leadership.limit_warnings
-        assert warnings.appended(first) is None
-        leader.loop.move(10.3)
-        assert "foo" not in leader.store.state.channels
-        assert warnings.appended(first) is not None
-
-
-def test_messages_of_a_deleted_channel_are_not_waited_for():
-    """B336: however old they may become; there is no look, and the limits of the name are forgotten, too."""
-    with leading(limits=Limits(max_age_ns=HOUR_NS, max_inactivity_ns=10 * S), hb_interval_ns=10**15) as leader:
-        leader.client().publish("foo", 3)
-        leader.loop.move(10.3)
-        assert leader.store.state.channels == {}
-        looks = []
-        leader.leadership.sweeper.wall_ns = lambda: looks.append(1) or leader.wall_ns()
-        leader.loop.move(5000)
-        assert len(looks) <= 1, "what was started already"
-        with pytest.raises(KeyError):
-            leader.leadership.channels.limits_of("foo")
+# ---- age and inactivity
 
 
 def test_expiry_and_deletion_together():
