@@ -1,37 +1,39 @@
-"""Builds and runs the C programs and reads what a process has used: CPU seconds and memory, from /proc."""
+"""Builds and runs the C programs and reads what a process has used: CPU seconds and memory."""
 
 import json
-import os
 import subprocess
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 HERE: Final = Path(__file__).resolve().parent
 OUT: Final = HERE / "out"
-TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+CPUCLOCK_SCHED: Final = 2
 
-GENERATOR_TIMEOUT_S: Final = 600
+GENERATOR_TIMEOUT_S: Final = 1800
 SETTLE_STEP_S: Final = 0.25
-SETTLE_TICKS: Final = 2
-"""CPU ticks per step below which a process counts as quiet."""
+SETTLE_CPU_S: Final = 0.02
+"""CPU time per step up to which a process counts as quiet, seconds."""
 SETTLE_MAX_S: Final = 15.0
 
 
 def build() -> None:
     """Compiles the generator and the responder into `out/`; raises CalledProcessError with gcc's text."""
     OUT.mkdir(exist_ok=True)
-    for program in ("generator", "responder"):
-        sources = [str(HERE / f"{program}.c"), str(HERE / "wire.c")]
+    for program, parts in (("generator", ["session"]), ("crowd", ["session"]), ("responder", [])):
+        sources = [str(HERE / f"{name}.c") for name in (program, *parts, "wire")]
         subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-o", str(OUT / program), *sources], check=True)
 
 
 def cpu_s(pid: int) -> float:
-    """User and system seconds of one process with all its threads, its children excluded; resolution one tick."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    """User and system seconds of one process with all its threads, its children excluded; resolution a nanosecond.
+
+    The kernel's clock of the process's CPU time, see clock_getcpuclockid(3): /proc/PID/stat has the same in ticks of 10 ms.
+    """
+    return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +58,20 @@ def settle(pid: int) -> None:
     while time.monotonic() < deadline:
         time.sleep(SETTLE_STEP_S)
         now = cpu_s(pid)
-        if (now - before) * TICKS_PER_S <= SETTLE_TICKS:
+        if now - before <= SETTLE_CPU_S:
             return
         before = now
 
 
 class GeneratorError(Exception):
-    """A generator could not run; the text has its command and what it printed."""
+    """A program could not run; the text has its command and what it printed."""
 
 
-class Generator:
-    """One generator that is registered and waits for `go`."""
+class LoadProgram:
+    """One of the C programs that put load on a server: registered, and waiting for `go`."""
 
-    def __init__(self, mode: str, **options: object) -> None:
-        self.command = [str(OUT / "generator"), mode, "--barrier"]
+    def __init__(self, program: str, *words: str, **options: object) -> None:
+        self.command = [str(OUT / program), *words]
         for name, value in options.items():
             self.command.append(f"--{name.replace('_', '-')}")
             if value is not True:
@@ -103,6 +105,36 @@ class Generator:
         if not output:
             raise GeneratorError(f"{' '.join(self.command)}: status {self._process.returncode}: {errors}")
         return {**json.loads(output.splitlines()[-1]), "status": self._process.returncode}
+
+
+class Generator(LoadProgram):
+    """A publisher or subscriber: `generator.c`."""
+
+    def __init__(self, mode: str, **options: object) -> None:
+        super().__init__("generator", mode, "--barrier", **options)
+
+
+class Crowd(LoadProgram):
+    """Many idle clients and subscriptions: `crowd.c`. As a context manager it closes them at the end."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__("crowd", **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def leave(self) -> dict[str, Any]:
+        """Closes the clients; raises GeneratorError if the server refused a request of theirs."""
+        self.go()
+        result = self.result()
+        if result["status"]:
+            raise GeneratorError(f"{' '.join(self.command)}: {result['errors']}")
+        return result
 
 
 class Responder:

