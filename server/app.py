@@ -1,6 +1,7 @@
 """Composition root: builds the node, starts its parts in order, stops them in reverse. No rules."""
 
 import asyncio
+import gc
 import logging
 from typing import Any, Final
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 EXIT_FATAL: Final = 1
 """Exit status after a fatal error. Source: O196, O233."""
+
+COLLECTOR_THRESHOLDS: Final = (50_000, 20, 100)
+"""Of the garbage collector: what we hold has hardly any cycles, and a full collection takes 0.2 s with 100,000 subscriptions."""
 
 STOP_MAX_S: Final = 10.0
 """Bound of the orderly end of the leadership, seconds: a NATS server or disk that hangs must not keep the process."""
@@ -77,7 +81,9 @@ class Node:
             logger.info("%s", line)
         urls = await self._start_nats()
         logger.info("%s", banner.RECOVERING_LINE)
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
         self._data = data = open_data(self._options, loop=self._loop, on_durable=self._durable, on_fatal=self._fail_all)
+        gc.freeze()  # what was recovered stays
         logger.info("%s", banner.recovered_line(data.recovered_channels))
         for line in banner.store_lines(self._options):
             logger.info("%s", line)

@@ -760,6 +760,8 @@ def delivery_frames_to(heads: list[bytes], messages: list[bytes], out: list[byte
 
 def split_blocks(records: list[bytes]) -> list[list[bytes]]:
     """Cut a batch of one channel into runs of at most BLOCK_MAX_BYTES; a larger message is a run of its own."""
+    if len(records) == 1:
+        return [records]
     ends = list(accumulate(map(len, records)))
     if ends[-1] <= BLOCK_MAX_BYTES:
         return [records]

@@ -40,7 +40,7 @@ class Engine:
     """By id of the subscription or queue group."""
     _by_subscription: dict[int, tuple[Subscription, Stream]] = field(default_factory=dict)
     _groups: dict[GroupKey, GroupStream] = field(default_factory=dict)
-    _by_channel: dict[int, list[Stream]] = field(default_factory=dict)
+    _by_channel: dict[int, dict[int, Stream]] = field(default_factory=dict)
     _offline_counts: dict[int, dict[int, int]] = field(default_factory=dict)
     """Of durables and durable groups (B271)."""
 
@@ -130,8 +130,10 @@ class Engine:
 
     def deliver_channel(self, channel_id: int) -> None:
         """New messages of the channel are applied."""
-        for stream in self._by_channel.get(channel_id, ()):
-            stream.deliver()
+        streams = self._by_channel.get(channel_id)
+        if streams is not None:
+            for stream in streams.values():
+                stream.deliver()
 
     def take_acks(self, touched: list[hot.Subscription]) -> None:
         """Acks moved these windows: note the progress, send into the room they made (B232, B249)."""
@@ -213,7 +215,7 @@ class Engine:
 
     def _register(self, stream: Stream) -> None:
         self.streams[stream.key] = stream
-        self._by_channel.setdefault(stream.channel.channel_id, []).append(stream)
+        self._by_channel.setdefault(stream.channel.channel_id, {})[stream.key] = stream
 
     def _listen(self, record: Subscription, subscription: hot.Subscription, stream: Stream) -> None:
         self._by_subscription[record.subscription_id] = (record, stream)
@@ -229,7 +231,7 @@ class Engine:
         self.context.turns.forget(stream)
         del self.streams[stream.key]
         others = self._by_channel[stream.channel.channel_id]
-        others.remove(stream)
+        del others[stream.key]
         if not others:
             del self._by_channel[stream.channel.channel_id]
         if isinstance(stream, GroupStream):

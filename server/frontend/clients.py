@@ -115,11 +115,11 @@ class Clients:
         self.leaving.add(client_id)
         self.core.forget_lines()
         self.prober.stop(client_id)
-        self.subscriptions.stop_all_of(client)
+        stopped = self.subscriptions.stop_all_of(client)
 
         def applied(result: Result) -> None:
             self.leaving.discard(client_id)
-            self.subscriptions.forget_stopped(client)
+            self.subscriptions.forget_stopped(stopped)
             logger.debug("[Client:%s] Closed (Inbox=%s)", client_id, client.heartbeat_inbox)
             done(result)
 

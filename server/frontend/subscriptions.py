@@ -34,6 +34,9 @@ _START_POSITIONS = frozenset(stan_pb2.StartPosition.values())
 DurableKey = tuple[str, int, str]
 """Client id, channel id, durable name (B280)."""
 
+RegistrationKey = tuple[int, str, str, str]
+"""Channel id, durable name, queue group and, unless there is one, client id."""
+
 Endable = Subscription | Subscribe
 """A subscription that is applied, or one whose registration is under way: both can be ended (B127)."""
 
@@ -59,6 +62,8 @@ class Subscriptions:
     _next_id: int = 0
     _registering: dict[int, dict[str, Subscribe]] = field(default_factory=dict)
     """By channel id and ack inbox: in the open or travelling entry."""
+    _by_key: dict[RegistrationKey, list[Subscribe]] = field(default_factory=dict)
+    """Those of durables and queue groups."""
     _stopped: dict[str, Endable] = field(default_factory=dict)
     """By ack inbox, which names one life of a subscription: those whose end is in the open or travelling entry."""
     _removed: set[str] = field(default_factory=set)
@@ -93,9 +98,9 @@ class Subscriptions:
 
     def _offline_durable(self, key: DurableKey) -> Endable | None:
         """The durable to resume, if it exists; an online one is refused (B290) or closed first (B292)."""
-        registering = self._registering.get(key[1], {}).values()
-        lives: list[Endable] = [one for one in registering if not one.queue_group and _durable_key(one) == key]
-        durable = lives[-1] if lives else self.state.durables.get(key)
+        client_id, channel_id, name = key
+        lives = self._by_key.get((channel_id, name, "", client_id))
+        durable: Endable | None = lives[-1] if lives else self.state.durables.get(key)
         if durable is None or durable.ack_inbox in self._removed:
             return None  # a new one, behind the end of the old one in the log
         is_online = isinstance(durable, Subscribe) or durable.is_online
@@ -116,7 +121,7 @@ class Subscriptions:
         group = self.state.groups_by_key.get(key)
         if group is None or not group.durable_name or self._members(group):
             return False
-        return not any(_group_key(one) == key for one in self._registering.get(key[0], {}).values())
+        return (*key, "") not in self._by_key
 
     def _will_join(self, key: GroupKey) -> bool:
         """True when the group surely exists when the next request is applied: its start position does not count (B222)."""
@@ -125,7 +130,7 @@ class Subscriptions:
             return False
         if group.members:
             return bool(self._members(group))
-        return not any(_group_key(one) == key for one in self._registering.get(key[0], {}).values())
+        return (*key, "") not in self._by_key
 
     def _leaves_nothing(self, ending: Endable) -> bool:
         """True when the end of `ending`, which is under way, makes room (B127, B330)."""
@@ -144,9 +149,8 @@ class Subscriptions:
         resting = 0
         record = self.state.channels_by_id.get(channel_id)
         if record is not None:
-            joined = {_group_key(one) for one in self._registering.get(channel_id, {}).values()}
-            groups = [self.state.groups[one] for one in record.group_ids] if joined else []
-            resting = record.offline_groups - sum(not one.members and _group_key(one) in joined for one in groups)
+            groups = [self.state.groups[one] for one in record.group_ids] if record.offline_groups else []
+            resting = sum(not one.members and (*_group_key(one), "") not in self._by_key for one in groups)
             ids.update(record.subscription_ids)
         ids -= {one.subscription_id for one in self._stopped.values() if self._leaves_nothing(one)}
         count = len(ids) + resting
@@ -176,6 +180,9 @@ class Subscriptions:
             last_sent=last_sent,
         )
         self._registering.setdefault(channel.channel_id, {})[operation.ack_inbox] = operation
+        key = _registration_key(operation)
+        if key is not None:
+            self._by_key.setdefault(key, []).append(operation)
         is_resumed = durable is not None
 
         def applied(result: Result) -> None:
@@ -298,6 +305,11 @@ class Subscriptions:
         del registering[operation.ack_inbox]
         if not registering:
             del self._registering[operation.channel_id]
+        key = _registration_key(operation)
+        if key is not None:
+            self._by_key[key].remove(operation)
+            if not self._by_key[key]:
+                del self._by_key[key]
 
     def _end(
         self, subscription: Endable, operation: Unsubscribe | CloseSubscription, done: Callable[[Result], None]
@@ -318,21 +330,20 @@ class Subscriptions:
 
         self.proposer.add(operation, applied)
 
-    def stop_all_of(self, client: Client) -> None:
-        """The client ends: nothing more is sent to its subscriptions (B345)."""
+    def stop_all_of(self, client: Client) -> list[Endable]:
+        """The client ends: nothing more is sent to its subscriptions (B345); those that this stopped."""
         ending: list[Endable] = [self.state.subscriptions[one] for one in client.subscription_ids]
         for registering in self._registering.values():
             ending += [one for one in registering.values() if one.client_id == client.client_id]
-        for subscription in ending:
-            if subscription.ack_inbox not in self._stopped:
-                self._stop(subscription)
+        stopped = [one for one in ending if one.ack_inbox not in self._stopped]
+        for subscription in stopped:
+            self._stop(subscription)
+        return stopped
 
-    def forget_stopped(self, client: Client) -> None:
-        """The end of the client is applied."""
-        ended = [(inbox, one) for inbox, one in self._stopped.items() if one.client_id == client.client_id]
-        for ack_inbox, subscription in ended:
-            del self._stopped[ack_inbox]
-            self._removed.discard(ack_inbox)
+    def forget_stopped(self, stopped: list[Endable]) -> None:
+        """The end of their client is applied."""
+        for subscription in stopped:
+            self._stopped.pop(subscription.ack_inbox, None)
             self.engine.ended(subscription, is_removed=not subscription.durable_name)
 
     def has_online(self, channel: Channel) -> bool:
@@ -388,8 +399,13 @@ def _queue(one: Endable) -> str:
     return f", queue={one.queue_group}" if one.queue_group else ""
 
 
-def _durable_key(operation: Subscribe) -> DurableKey:
-    return operation.client_id, operation.channel_id, operation.durable_name
+def _registration_key(operation: Subscribe) -> RegistrationKey | None:
+    """Plain subscriptions have none."""
+    if operation.queue_group:
+        return operation.channel_id, operation.durable_name, operation.queue_group, ""
+    if operation.durable_name:
+        return operation.channel_id, operation.durable_name, "", operation.client_id
+    return None
 
 
 def _group_key(one: Endable | Group) -> GroupKey:
