@@ -315,6 +315,8 @@ class Subscriptions:
         self, subscription: Endable, operation: Unsubscribe | CloseSubscription, done: Callable[[Result], None]
     ) -> None:
         """Stop delivery now, replicate the last progress and the end together (B352)."""
+        if isinstance(subscription, Subscribe):
+            self.proposer.keep(subscription)
         self._stop(subscription)
         ack_inbox = subscription.ack_inbox  # a durable that is resumed gets another one
         is_removed = isinstance(operation, Unsubscribe) or not subscription.durable_name

@@ -13,7 +13,7 @@ SUBJECT_MAX_BYTES: Final = 1024
 """Longest inbox, bytes. A NATS control line holds 4096 bytes and carries at most two subjects and two numbers."""
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_CHANNEL_REFUSED = re.compile(r"[/*>\x00-\x20\x7f]|\s")
+_CHANNEL_REFUSED = re.compile(r"[/*>\x00-\x20\x7f-\x9f]|\s")
 _INBOX = re.compile(r"[^\s.*>\x00-\x20\x7f]+(?:\.[^\s.*>\x00-\x20\x7f]+)*")
 
 

@@ -8,12 +8,16 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from server.protocol import responses
 from server.protocol import stan_pb2 as pb
 from tests.fuzz import verdict
 from tests.support.leader_harness import Frame
 
 LOGGED: Final = ("connect", "subscribe", "unsub", "subclose", "close")
 """Requests whose success is an entry of the log."""
+
+WAIT_MAX_S: Final = 2.0
+"""A subscribe request that waited longer for its entry may be dropped, seconds. Source: B81."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +80,17 @@ class _Life:
 
 
 class History:
-    """Collects events; `check` raises AssertionError for the first one that breaks a rule."""
+    """Collects events with their times in seconds; `check` raises AssertionError for the first one that breaks a rule."""
 
     def __init__(self) -> None:
         self._events: list[Sent | Frame] = []
+        self._times_s: list[float] = []
+        self._late: set[str] = set()
+        """Replies of requests that waited long enough to be dropped (B81)."""
+        self._dropped: dict[str, tuple[str, ...]] = {}
+        """By inbox: what such requests asked for."""
+        self._dropping: set[str] = set()
+        """Those of them that are not answered yet: until then it looks as if they were there."""
         self._errors: dict[int, str] = {}
         """By place of the request in the events: the error it was answered with."""
         self._registered: dict[str, set[bool]] = defaultdict(lambda: {False})
@@ -91,13 +102,15 @@ class History:
         self._closing: dict[str, list[_Life]] = {}
         """By reply of a close request: what it ends."""
 
-    def arrived(self, sent: Sent) -> None:
+    def arrived(self, sent: Sent, now_s: float) -> None:
         """The server has all bytes of this request."""
         self._events.append(sent)
+        self._times_s.append(now_s)
 
-    def received(self, frame: Frame) -> None:
+    def received(self, frame: Frame, now_s: float) -> None:
         """The server has sent this."""
         self._events.append(frame)
+        self._times_s.append(now_s)
 
     def stored(self, channel: str) -> list[bytes]:
         """Data of what was accepted, in order. After `check`."""
@@ -138,9 +151,10 @@ class History:
         waiting: dict[str, int] = {}
         order: list[int] = []
         publish_order: list[int] = []
-        for place, event in enumerate(self._events):
+        for (place, event), now_s in zip(enumerate(self._events), self._times_s, strict=True):
             if isinstance(event, Sent):
                 if event.verb != "ack":
+                    assert (event.guid or event.reply) not in waiting
                     waiting[event.guid or event.reply] = place
                 continue
             if event.subject == "acks":
@@ -153,6 +167,8 @@ class History:
                 sent = self._events[place]
                 assert isinstance(sent, Sent)
                 self._errors[place] = _error(sent.verb, event.payload)
+                if sent.verb == "subscribe" and now_s - self._times_s[place] > WAIT_MAX_S:
+                    self._late.add(sent.reply)
                 order += [place] if sent.verb in LOGGED and not self._errors[place] else []
         assert waiting == {}, "no answer"
         assert order == sorted(order), [self._events[place] for place in order]
@@ -163,6 +179,10 @@ class History:
     def _arrives(self, sent: Sent, error: str) -> None:
         allowed = self._allowed(sent)
         assert error in allowed, (sent, error, allowed)
+        if error == responses.WAITED_TOO_LONG:
+            self._dropped[sent.inbox] = _key(sent)
+            self._dropping.add(sent.inbox)
+            self._channels.add(sent.channel)  # B84
         if error:
             return
         match sent.verb:
@@ -180,7 +200,10 @@ class History:
                 self._channels.add(sent.channel)
                 self._subscribe(sent)
             case "unsub" | "subclose":
-                self._end(self._lives[sent.inbox], is_unsubscribe=sent.verb == "unsub")
+                if sent.inbox in self._lives:
+                    self._end(self._lives[sent.inbox], is_unsubscribe=sent.verb == "unsub")
+                else:
+                    del self._sources[self._dropped[sent.inbox]]
             case "ack":
                 life = self._lives[sent.inbox]
                 if life.is_online:
@@ -193,7 +216,9 @@ class History:
             life = self._lives.get(sent.inbox)
             if life is not None and life.is_online:
                 return {""}
-            return {verdict.INVALID_SUBSCRIPTION if sent.channel in self._channels else verdict.UNKNOWN_CHANNEL}
+            if sent.channel not in self._channels:
+                return {verdict.UNKNOWN_CHANNEL}
+            return {verdict.INVALID_SUBSCRIPTION}
         if sent.verb == "ack":
             return {""}
         if sent.verb == "connect":
@@ -209,7 +234,10 @@ class History:
             source = self._sources.get(_key(sent))
             if source is not None and source.is_durable and not source.is_group and source.members:
                 success = verdict.DUPLICATE
-        return {success if is_registered else refusal for is_registered in registered}
+        allowed = {success if is_registered else refusal for is_registered in registered}
+        if sent.verb == "subscribe" and sent.durable and not sent.group:
+            allowed |= {verdict.DUPLICATE for inbox in self._dropping if self._dropped[inbox] == _key(sent)}
+        return allowed | {responses.WAITED_TOO_LONG} if sent.reply in self._late and "" in allowed else allowed
 
     def _subscribe(self, sent: Sent) -> None:
         key = _key(sent)
@@ -236,6 +264,8 @@ class History:
     # ---- what comes back
 
     def _is_answered(self, sent: Sent, error: str) -> None:
+        if sent.verb == "subscribe":
+            self._dropping.discard(sent.inbox)
         if error:
             return
         match sent.verb:
@@ -246,7 +276,8 @@ class History:
             case "subscribe":
                 self._lives[sent.inbox].is_answered = True
             case "unsub" | "subclose":
-                self._lives[sent.inbox].is_over = True
+                if sent.inbox in self._lives:
+                    self._lives[sent.inbox].is_over = True
             case "close":
                 for life in self._closing[sent.reply]:
                     life.is_over = True

@@ -16,14 +16,14 @@ from tests.conformance.hostile import ILL_FORMED, ILL_TYPED
 CLIENT_IDS: Final = ("me", "me", "me", "you", "you", "old", "new", "ME")
 """`old` has no connection id, `new` and `ME` do not exist."""
 
-CHANNELS: Final = ("foo", "foo", "foo", "bar", "foo.bar", "FOO", "other", "more", "x" * 255)
-"""`FOO` is refused for its case, those behind it do not exist."""
+CHANNELS: Final = ("foo", "foo", "foo", "bar", "foo.bar", "FOO", "other", "more", "x" * 255, "x" * 256)
+"""`FOO` is refused for its case, those behind it do not exist, the last one is too long."""
 
-INBOXES: Final = ("in.me", "in.you", "in.old", "in.group", "in.new", "in.newer")
+INBOXES: Final = ("in.me", "in.me", "in.you", "in.old", "in.group", "in.new", "in.newer")
 """Those of subscriptions that exist, then new ones."""
 
-DURABLES: Final = ("", "", "", "d", "d", "offline", "x:y", "x" * 255)
-GROUPS: Final = ("", "", "", "", "g", "g", "offline", "x:y", "x" * 255)
+DURABLES: Final = ("", "", "", "d", "d", "offline", "x:y", "x" * 255, "x" * 256)
+GROUPS: Final = ("", "", "", "", "g", "g", "offline", "x:y", "x" * 255, "x" * 256)
 
 BAD_NAMES: Final = (
     "", " ", ".", "..", "*", ">", "a..b", ".a", "a.", "a b", "a\tb", "a\r\nb", "abc\n", "a/b", "a*b", "a>b", "foo.*", "foo.>",

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Final
 
+import pytest
 from hypothesis import strategies as st
 
+from server import leadership as leadership_module
 from server.config.model import Limits
+from server.delivery import stream as stream_module
 from server.protocol import stan_pb2 as pb
 from tests.fuzz.history import History, Sent
 from tests.fuzz.world import without_tracebacks
@@ -18,8 +21,14 @@ from tests.support.leader_harness import Client, Frame, Leader
 CHANNELS: Final = ("foo", "bar")
 NAMES: Final = ("a", "b")
 STARTS: Final = (pb.NewOnly, pb.First, pb.LastReceived, pb.SequenceStart)
-HOLD_MAX_S: Final = 1.5
-"""The log is held for less than requests wait (B81), seconds."""
+HOLD_MAX_S: Final = 4.0
+"""The log is held for so long at most, seconds: longer than requests wait (B81)."""
+
+BOUND: Final = 4
+"""Instead of SEND_AHEAD_MAX, and of TURN_MAX_BYTES in messages: small, so that a few messages reach them."""
+
+MESSAGE_BYTES: Final = 30
+"""About what a message takes."""
 
 SETTLE_ROUNDS: Final = 40
 SETTLE_S: Final = 0.5
@@ -79,20 +88,27 @@ reads = st.builds(
     pause_s=st.sampled_from([0.0, 0.0, 0.0, 0.01, 0.5, 1.0, 3.0]),
     log=st.sampled_from(["", "", "", "hold", "one", "release"]),
 )
-inputs = st.lists(reads, min_size=2, max_size=14)
+inputs = st.tuples(st.booleans(), st.lists(reads, min_size=2, max_size=14))
+"""Whether bounds are small, and the reads."""
 
 
-def check(drawn: list[Read]) -> None:
+def check(drawn: tuple[bool, list[Read]]) -> None:
     """Play the reads, let everything settle, check the history."""
-    with without_tracebacks():
+    is_bounded, sequence = drawn
+    with without_tracebacks(), pytest.MonkeyPatch.context() as patches:
+        if is_bounded:
+            patches.setattr(leadership_module, "SEND_AHEAD_MAX", BOUND)
+            patches.setattr(stream_module, "SEND_AHEAD_MAX", BOUND)
+            patches.setattr(stream_module, "TURN_MAX_BYTES", BOUND * MESSAGE_BYTES)
+            patches.setattr(stream_module, "FLUSH_BYTES", 2 * BOUND * MESSAGE_BYTES)
         session = Session()
         try:
-            for read in drawn:
+            for read in sequence:
                 session.play(read)
             session.settle()
             session.history.check()
             session.check_state()
-        except AssertionError as error:
+        except Exception as error:
             error.add_note(session.history.transcript())
             raise
         finally:
@@ -123,6 +139,7 @@ class Session:
         self.asked: list[Frame] = []
         """Requests of the server that wait for an answer."""
         self.count = 0
+        self.requests = 0
         self.held_s = 0.0
         for number in range(len(NAMES)):
             self._send([self._connect(number)], [])
@@ -170,7 +187,7 @@ class Session:
         for start, edge in pairwise(sorted({0, len(data), *(int(place * len(data)) for place in cuts)})):
             for end, (sent, _) in zip(ends, parts, strict=True):
                 if start < end <= edge:
-                    self.history.arrived(sent)
+                    self.history.arrived(sent, self.leader.loop.time())
             self.leader.feed(data[start:edge])
             self._note_frames()
         self._collect()
@@ -184,7 +201,7 @@ class Session:
 
     def _note_frames(self) -> None:
         for frame in self.leader.take():
-            self.history.received(frame)
+            self.history.received(frame, self.leader.loop.time())
             self._note(frame)
             if frame.reply:
                 self.asked.append(frame)
@@ -208,8 +225,8 @@ class Session:
                 return [self._subscribe(op)]
             case "connect" if not self.is_connected[op.client]:
                 return [self._connect(op.client)]
-            case "close" if op.number < 3:
-                return [self._close(op.client)]
+            case "close" if op.number < 5:
+                return [self._close(op.client) for _ in range(2 if op.number == 4 else 1)]
             case "ping":
                 client = self.clients[op.client]
                 return [self._request("ping", client, client.ping_bytes(), f"r.ping.{client.client_id}")]
@@ -223,7 +240,8 @@ class Session:
 
     def _request(self, verb: str, client: Client, encoded: bytes, reply: str, **facts: object) -> Part:
         """Every request has a reply subject of its own."""
-        own = f"{reply}.{self.count}"
+        self.requests += 1
+        own = f"{reply}.{self.requests}"
         head, line_end, rest = encoded.partition(b"\r\n")
         head = head.replace(f" {reply} ".encode(), f" {own} ".encode())
         sent = Sent(verb=verb, client=client.client_id, reply=own, **facts)  # type: ignore[arg-type]
@@ -314,7 +332,9 @@ class Session:
         if not own:
             return []
         life = own[op.number % len(own)]
-        return self._acked(life, life.received if op.number < 5 else life.received[op.number % 3 :: 2])
+        wanted = life.received if op.number < 4 else life.received[op.number % 3 :: 2]
+        # Now and then sequences that are not this subscription's, or that were not sent yet.
+        return self._acked(life, [*wanted, *range(max(wanted, default=0) + 1, op.number - 2)])
 
     def _acked(self, life: _Life, seqs: list[int]) -> list[Part]:
         """One message for each."""

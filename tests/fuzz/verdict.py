@@ -163,7 +163,7 @@ def close(payload: bytes, state: State) -> Verdict:
 
 def is_channel(name: str) -> bool:
     """B61, B62."""
-    if not name or any(one in "/*>" or one.isspace() or one < " " or one == "\x7f" for one in name):
+    if not name or any(one in "/*>" or one.isspace() or unicodedata.category(one) == "Cc" for one in name):
         return False
     return "" not in name.split(".") and len(name.encode()) <= NAME_MAX_BYTES
 

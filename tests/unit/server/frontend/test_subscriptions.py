@@ -414,3 +414,21 @@ def test_member_that_leaves_a_durable_group_makes_room():
         you.subscribe("foo", "ends", group="g", durable="d")
         leader.feed(you.close_bytes() + me.subscribe_bytes("foo", "new"))
         assert leader.answer("r.sub.new", pb.SubscriptionResponse).error == ""
+
+
+def test_unsubscribe_behind_a_resume_keeps_it():
+    """B81, B102: what a request behind it builds upon is proposed however long it waited."""
+    with leading() as leader:
+        me = leader.client()
+        me.subscribe("foo", "first", durable="d")
+        me.end("subclose", "foo", "first")
+        leader.log.is_applying_at_once = False
+        me.publish("foo")
+        leader.feed(me.subscribe_bytes("foo", "second", durable="d") + me.end_bytes("unsub", "foo", "second"))
+        leader.loop.move(2.1)
+        leader.log.is_applying_at_once = True
+        leader.log.apply_next()
+        leader.loop.run()
+        assert leader.answer("r.sub.second", pb.SubscriptionResponse).error == ""
+        assert leader.answer("r.unsub.second", pb.SubscriptionResponse).error == ""
+        assert leader.store.state.subscriptions == {}

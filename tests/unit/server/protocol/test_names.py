@@ -40,6 +40,8 @@ def test_channels(name):
         "a\n",
         "a\x00",
         "\x7f",
+        "a\x80",
+        "a\x9f",
         "a\u00a0b",
         "x" * 256,
         "é" * 128,
