@@ -137,16 +137,18 @@ class Engine:
 
     def take_acks(self, touched: list[hot.Subscription]) -> None:
         """Acks moved these windows: note the progress, send into the room they made (B232, B249)."""
+        streams: dict[int, Stream] = {}
         for subscription in touched:
             subscription.is_touched = False
             subscription.trim()
-            if subscription.subscription_id not in self._by_subscription:
-                continue
-            _, stream = self._by_subscription[subscription.subscription_id]
+            if subscription.subscription_id in self._by_subscription:
+                _, stream = self._by_subscription[subscription.subscription_id]
+                streams[stream.key] = stream  # members of a group share theirs
+        touched.clear()
+        for stream in streams.values():
             self.context.turns.note_change(stream)
             if stream.next_seq <= stream.channel.last_seq:
                 stream.deliver()
-        touched.clear()
 
     def take_progress(self) -> list[AnyProgress]:
         """Progress of all subscriptions that moved since the last call, for the next entry."""
