@@ -21,7 +21,6 @@ CHECKSUM: Final = struct.Struct("<I")
 APPLIED: Final = struct.Struct("<QQ")
 CHANNEL: Final = struct.Struct("<QQQqQQQ")
 PROGRESS: Final = struct.Struct("<QQ")
-GROUP_PROGRESS: Final = struct.Struct("<Q")
 VERSION: Final = struct.Struct("<I")
 
 
@@ -213,19 +212,18 @@ def encode_group(group: Group) -> bytes:
 
 def encode_group_progress(group: Group) -> bytes:
     """What was sent, and who holds it."""
-    return GROUP_PROGRESS.pack(group.holders.floor) + group.holders.encode()
+    return group.holders.encode()
 
 
 def decode_group(group_id: int, content: bytes, progress: bytes) -> Group:
     """A queue group of both its records, without members."""
     record = pb.Group.FromString(content)
-    (floor,) = GROUP_PROGRESS.unpack_from(progress)
     return Group(
         group_id=group_id,
         channel_id=record.channel_id,
         durable_name=record.durable_name,
         name=record.name,
-        holders=Holders.decode(floor, progress[GROUP_PROGRESS.size :]),
+        holders=Holders.decode(progress),
         suspect_to=record.suspect_to,
     )
 

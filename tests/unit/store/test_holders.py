@@ -1,11 +1,12 @@
 """Who holds which sequence, against a dictionary."""
 
+import struct
 from array import array
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from store import holders as holders_module
 from store.holders import SLOT_MAX, Holders, slots_of
@@ -27,6 +28,17 @@ class HoldersMachine(RuleBasedStateMachine):
         self.holders.append(array("H", slots))
         self.slots |= dict(enumerate(slots, self.last + 1))
         self.last += len(slots)
+
+    @initialize()
+    def start(self):
+        """Places are given up and back after a few."""
+        self.patches = pytest.MonkeyPatch()
+        for name, value in (("KEEP", 8), ("SHED_AT", 20), ("SCAN", 4), ("TRIM_MIN", 6)):
+            self.patches.setattr(holders_module, name, value)
+
+    def teardown(self):
+        if hasattr(self, "patches"):
+            self.patches.undo()
 
     @rule(count=st.integers(0, 30))
     def skip(self, count):
@@ -57,6 +69,10 @@ class HoldersMachine(RuleBasedStateMachine):
 
     @rule()
     def copy(self):
+        """The floor of a copy is as far as it can be."""
+        while self.floor < self.last and not self.slots[self.floor + 1]:
+            self.floor += 1
+        self.slots = {seq: slot for seq, slot in self.slots.items() if seq > self.floor}
         copied = self.holders.copy()
         assert copied == self.holders
         self.holders = copied
@@ -91,6 +107,8 @@ def test_floor_in_steps(steps):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(holders_module, "SCAN", 4)
         patch.setattr(holders_module, "TRIM_MIN", 8)
+        patch.setattr(holders_module, "KEEP", 16)
+        patch.setattr(holders_module, "SHED_AT", 40)
         for acked, pending in steps:
             holders.skip(holders.last + acked)
             held += range(holders.last + 1, holders.last + 1 + pending)
@@ -104,21 +122,43 @@ def test_floor_in_steps(steps):
 
 
 def test_encoding():
-    """Two bytes for each sequence above the floor, little-endian; trailing zeros of what was sent are left out."""
+    """Last sequence, older ones, then two bytes for each of the newest from the first that is held; little-endian."""
     holders = Holders(7)
-    holders.append(array("H", [1, 256, 0, 258, 0]))
-    assert holders.encode() == bytes([1, 0, 0, 1, 0, 0, 2, 1, 0, 0])
-    assert holders.slots_from(9) == bytes([0, 1, 0, 0, 2, 1])
-    holders.advance(8)
-    assert holders.encode() == bytes([0, 1, 0, 0, 2, 1, 0, 0])
-    holders.put(11, 256)
-    assert holders.slots_from(11) == bytes([0, 1])
-    with pytest.raises(ValueError, match="bytes"):
-        Holders.decode(7, b"abc")
+    assert holders.encode() == bytes([7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    holders.append(array("H", [0, 1, 256, 0, 258, 0]))
+    newest = bytes([1, 0, 0, 1, 0, 0, 2, 1, 0, 0])
+    assert holders.encode() == bytes([13, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) + newest
+    assert holders.slots_from(10) == bytes([0, 1, 0, 0, 2, 1])
+    holders.put(12, 256)
+    assert holders.slots_from(12) == bytes([0, 1])
+    for damaged in (b"abc", holders.encode()[:-1], bytes([7, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1])):
+        with pytest.raises((ValueError, struct.error)):
+            Holders.decode(damaged)
 
 
-def test_hundred_thousand_cost_two_bytes_each():
-    """What a member with everything unacked costs."""
+def test_one_message_that_is_never_acked_does_not_make_the_state_grow():
+    """B394, B415: a group goes on for days beside it."""
     holders = Holders(0)
-    holders.append(array("H", [1]) * 100_000)
-    assert len(holders.encode()) == 200_000
+    sizes = []
+    for first in range(1, 2_000_000, 10_000):
+        holders.append(array("H", [1, 2] * 5_000))
+        for seq in range(first + (first == 1), first + 10_000):
+            holders.put(seq, 0)
+        holders.advance()
+        sizes.append(len(holders.encode()))
+    assert (holders.floor, holders.held(), holders.at(1)) == (0, [1], 1)
+    assert max(sizes) < 100
+    assert holders.copy() == holders
+    holders.put(1, 0)
+    holders.advance()
+    assert holders.floor == holders.last == 2_000_000
+
+
+def test_hundred_thousand_unacked():
+    """What a member with everything unacked costs on disk: ten bytes each."""
+    holders = Holders(0)
+    for _ in range(100):
+        holders.append(array("H", [1]) * 1000)
+    assert len(holders.encode()) < 1_000_000
+    assert holders.held_by(1, 1, holders.last) == list(range(1, 100_001))
+    assert holders.counts() == {1: 100_000}
