@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from raft.errors import RaftError
 from raft.node import RaftNode
-from server import hot, logs, signals
+from server import hot, logs, signals, windows
 from server.cli import banner
 from server.clock import SystemClock
 from server.config.model import Options
@@ -301,7 +301,7 @@ class Node:
             self._leadership.set_disk_low(is_low=is_low)
 
 
-def _admit_nothing(message: PubMsg, _subject: bytes) -> hot.Channel:
+def _admit_nothing(message: PubMsg, _subject: bytes) -> windows.Channel:
     """Before leadership nobody listens for publishes."""
     raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)
 

@@ -14,7 +14,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from raft.proposals import Outcome
-from server import hot, trace
+from server import hot, trace, windows
 from server.config.model import Options
 from server.delivery.engine import Engine
 from server.delivery.stream import Context
@@ -404,7 +404,7 @@ class Leadership:
 
     # ---- callbacks between roles
 
-    def _admit(self, message: PubMsg, subject: bytes) -> hot.Channel:
+    def _admit(self, message: PubMsg, subject: bytes) -> windows.Channel:
         return self.gate.admit(message, subject)
 
     def _applied(self, batch: AppliedBatch) -> None:

@@ -7,7 +7,7 @@ leaves as progress operations. How a plain subscription and a queue group are se
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from server import hot
+from server import hot, windows
 from server.delivery.group import GroupStream
 from server.delivery.plain import PlainStream
 from server.delivery.stream import Context, Stream
@@ -46,7 +46,7 @@ class Engine:
 
     # ---- life of a subscription
 
-    def start(self, record: Subscription, channel: hot.Channel, *, is_resumed: bool) -> None:
+    def start(self, record: Subscription, channel: windows.Channel, *, is_resumed: bool) -> None:
         """A subscription was accepted and answered: deliver to it. A resumed durable gets all pending first (B284, B316)."""
         if record.queue_group:
             group = self._group_of(record, channel)
@@ -58,7 +58,7 @@ class Engine:
             stream.hold()
         stream.serve()
 
-    def recover(self, records: Iterable[Subscription], channels: dict[str, hot.Channel]) -> None:
+    def recover(self, records: Iterable[Subscription], channels: dict[str, windows.Channel]) -> None:
         """Leadership began: every online subscription goes on at `resume_all`, pending messages first (B363)."""
         for record in records:
             channel = channels[self.context.store.state.channels_by_id[record.channel_id].name]
@@ -135,7 +135,7 @@ class Engine:
             for stream in streams.values():
                 stream.deliver()
 
-    def take_acks(self, touched: list[hot.Subscription]) -> None:
+    def take_acks(self, touched: list[windows.Subscription]) -> None:
         """Acks moved these windows: note the progress, send into the room they made (B232, B249)."""
         streams: dict[int, Stream] = {}
         for subscription in touched:
@@ -189,9 +189,9 @@ class Engine:
 
     # ---- streams
 
-    def _add_plain(self, record: Subscription, channel: hot.Channel) -> PlainStream:
+    def _add_plain(self, record: Subscription, channel: windows.Channel) -> PlainStream:
         """Build the volatile part from the replicated record."""
-        subscription = hot.Subscription(
+        subscription = windows.Subscription(
             channel, record.subscription_id, record.inbox.encode(), record.max_in_flight, record.floor + 1
         )
         stream = PlainStream(
@@ -202,7 +202,7 @@ class Engine:
         self._listen(record, subscription, stream)
         return stream
 
-    def _group_of(self, record: Subscription, channel: hot.Channel) -> GroupStream:
+    def _group_of(self, record: Subscription, channel: windows.Channel) -> GroupStream:
         """The stream of a member's group, built from the replicated record when it had no members."""
         key = (record.channel_id, record.durable_name, record.queue_group)
         stream = self._groups.get(key)
@@ -219,7 +219,7 @@ class Engine:
         self.streams[stream.key] = stream
         self._by_channel.setdefault(stream.channel.channel_id, {})[stream.key] = stream
 
-    def _listen(self, record: Subscription, subscription: hot.Subscription, stream: Stream) -> None:
+    def _listen(self, record: Subscription, subscription: windows.Subscription, stream: Stream) -> None:
         self._by_subscription[record.subscription_id] = (record, stream)
         self.core.ack_subjects[record.ack_inbox.encode()] = subscription
         self.core.forget_lines()

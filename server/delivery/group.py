@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterable
 from functools import partial
 
-from server import hot
+from server import hot, windows
 from server.delivery import choice
 from server.delivery.schedule import Due, MemberSchedule
 from server.delivery.stream import Context, Stream
@@ -23,7 +23,7 @@ TRANSFER_NS = 100_000_000
 class GroupMember:
     """One online member: its replicated record, its hot part, its deadlines."""
 
-    def __init__(self, record: Subscription, member: hot.Member, stream: "GroupStream") -> None:
+    def __init__(self, record: Subscription, member: windows.Member, stream: "GroupStream") -> None:
         self.record = record
         self.hot = member
         self.schedule = MemberSchedule(record.ack_wait_s * 1_000_000_000)
@@ -35,13 +35,13 @@ class GroupMember:
 class GroupStream(Stream):
     """One queue group with online members."""
 
-    def __init__(self, record: Group, channel: Channel, hot_channel: hot.Channel, context: Context) -> None:
+    def __init__(self, record: Group, channel: Channel, hot_channel: windows.Channel, context: Context) -> None:
         super().__init__(record.group_id, channel, context)
         self.record = record
-        self.hot = hot.Group(hot_channel, record.holders.copy())
+        self.hot = windows.Group(hot_channel, record.holders.copy())
         self.members: dict[int, GroupMember] = {}
         """By slot."""
-        self.order: list[hot.Member] = []
+        self.order: list[windows.Member] = []
         """As B305 has it."""
         self._leaving: dict[int, int] = {}
         """By slot: ids of members that get nothing more and whose end may not be applied yet."""
@@ -68,7 +68,7 @@ class GroupStream(Stream):
 
     # ---- members
 
-    def join(self, record: Subscription) -> hot.Member:
+    def join(self, record: Subscription) -> windows.Member:
         """A member joins; the first one gets all that is pending, and first (B316)."""
         is_first = not self.members
         member, pending = self._seat(record)
@@ -79,7 +79,7 @@ class GroupStream(Stream):
             self._take_over(member, pending)
         return member.hot
 
-    def recover(self, record: Subscription) -> hot.Member:
+    def recover(self, record: Subscription) -> windows.Member:
         """Leadership began: what is pending goes when it is due, to the member that had it, and first (B363)."""
         member, pending = self._seat(record)
         if pending:
@@ -91,7 +91,7 @@ class GroupStream(Stream):
         """The member with its slot, and what that slot holds."""
         pending = self.hot.holders.held_by(record.slot, 1, self.hot.holders.last)
         inbox = record.inbox.encode()
-        hot_member = hot.Member(
+        hot_member = windows.Member(
             self.hot.channel, record.subscription_id, inbox, record.max_in_flight, self.hot, record.slot
         )
         hot_member.pending_number = len(pending)
@@ -137,7 +137,7 @@ class GroupStream(Stream):
     def _end_hold(self) -> None:
         self.is_on_hold = any(one.is_in_first_pass for one in self.members.values())
 
-    def _is_failing(self, member: hot.Member) -> bool:
+    def _is_failing(self, member: windows.Member) -> bool:
         return self.context.port.is_failing(self.members[member.slot].record.client_id)
 
     # ---- new messages
@@ -255,7 +255,7 @@ class GroupStream(Stream):
                 holder.schedule.single(seq, now_ns + holder.schedule.ack_wait_ns)
             holder.alarm.set(holder.schedule.next_due_ns)
 
-    def _trace(self, chosen: list[hot.Member], seqs: Iterable[int], *, is_again: bool) -> None:
+    def _trace(self, chosen: list[windows.Member], seqs: Iterable[int], *, is_again: bool) -> None:
         trace = self.context.trace
         if trace is not None:
             for one, seq in zip(chosen, seqs, strict=True):

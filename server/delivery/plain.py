@@ -1,6 +1,6 @@
 """Delivers to one plain subscription, durable or not: every message, in order (B230)."""
 
-from server import hot
+from server import hot, windows
 from server.delivery.schedule import Schedule
 from server.delivery.stream import Context, Stream
 from server.delivery.turns import Alarm
@@ -12,7 +12,7 @@ class PlainStream(Stream):
     """One online subscription: its replicated record, its hot part, its deadlines."""
 
     def __init__(
-        self, record: Subscription, channel: Channel, subscription: hot.Subscription, context: Context
+        self, record: Subscription, channel: Channel, subscription: windows.Subscription, context: Context
     ) -> None:
         super().__init__(record.subscription_id, channel, context)
         self.record = record

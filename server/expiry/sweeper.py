@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from server import hot
+from server import windows
 from server.config.channel_limits import EffectiveLimits
 from server.expiry.due import DueChannels
 from server.expiry.limit_warnings import LimitWarnings
@@ -37,7 +37,7 @@ class Sweeper:
     monotonic_ns: Callable[[], int]
     limits_of: Callable[[str], EffectiveLimits]
     """Limits of the applied channel of this name."""
-    find: Callable[[str], hot.Channel | None]
+    find: Callable[[str], windows.Channel | None]
     """What is numbered in the channel of this name; None when it is being deleted."""
     delete: Callable[[str], None]
     """Propose the end of the channel of this name: `forget` follows, or `note_activity` when it stays."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from server import hot
+from server import hot, windows
 from server.config.channel_limits import EffectiveLimits, LimitRules
 from server.errors import RequestError
 from server.proposals.proposer import Proposer
@@ -35,7 +35,7 @@ class Channels:
     """The channel of this id is gone."""
     on_removed: Callable[[int], None]
     """The subscription or queue group of this id went with its channel."""
-    by_name: dict[str, hot.Channel] = field(default_factory=dict)
+    by_name: dict[str, windows.Channel] = field(default_factory=dict)
     by_folded_name: dict[str, str] = field(default_factory=dict)
     deleting: set[str] = field(default_factory=set)
     _limits: dict[str, EffectiveLimits] = field(default_factory=dict)
@@ -45,10 +45,10 @@ class Channels:
     def recover(self) -> None:
         """Leadership began: take over what the store has."""
         for channel in self.state.channels.values():
-            self._remember(hot.Channel(channel.name, channel.channel_id, channel.last_seq))
+            self._remember(windows.Channel(channel.name, channel.channel_id, channel.last_seq))
         self._next_id = self.state.next_channel_id
 
-    def get(self, name: str) -> hot.Channel | None:
+    def get(self, name: str) -> windows.Channel | None:
         """The channel, if it exists and is not being deleted."""
         return None if name in self.deleting else self.by_name.get(name)
 
@@ -61,7 +61,7 @@ class Channels:
         limits = self._limits[name]
         return Limits(max_msgs=limits.max_msgs, max_bytes=limits.max_bytes, message_overhead=self.message_overhead)
 
-    def find_or_create(self, name: str) -> hot.Channel:
+    def find_or_create(self, name: str) -> windows.Channel:
         """The channel for a publish or subscribe (B64, B93).
 
         Raises:
@@ -79,7 +79,7 @@ class Channels:
         if self.max_channels and len(self.by_name) >= self.max_channels:
             logger.error('Creating channel "%s" failed: %s', name, responses.TOO_MANY_CHANNELS)
             raise RequestError(responses.TOO_MANY_CHANNELS, field="channel", value=name)
-        channel = hot.Channel(name, self._next_id, 0)
+        channel = windows.Channel(name, self._next_id, 0)
         self._next_id += 1
         self._remember(channel)
         operation = CreateChannel(channel_id=channel.channel_id, name=name, limits=self.stored_limits(name))
@@ -95,7 +95,7 @@ class Channels:
         keys = [*record.subscription_ids, *record.group_ids]
         self.proposer.add(DeleteChannel(channel.channel_id), lambda result: self._deleted(channel, keys, result))
 
-    def _remember(self, channel: hot.Channel) -> None:
+    def _remember(self, channel: windows.Channel) -> None:
         self.by_name[channel.name] = channel
         self.by_folded_name[channel.name.lower()] = channel.name
         self._limits[channel.name] = self.rules.limits_of(channel.name)
@@ -105,7 +105,7 @@ class Channels:
         del self.by_folded_name[name.lower()]
         del self._limits[name]
 
-    def _created(self, channel: hot.Channel, result: Result) -> None:
+    def _created(self, channel: windows.Channel, result: Result) -> None:
         name = channel.name
         if isinstance(result, Refusal):
             logger.error('Creating channel "%s" failed: %s', name, result.text)
@@ -114,7 +114,7 @@ class Channels:
             logger.info('Channel "%s" has been created', name)
             self.on_kept(channel.channel_id)
 
-    def _deleted(self, channel: hot.Channel, keys: list[int], result: Result) -> None:
+    def _deleted(self, channel: windows.Channel, keys: list[int], result: Result) -> None:
         """`keys`: ids of its subscriptions and queue groups."""
         name = channel.name
         self.deleting.discard(name)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from server import hot
+from server import hot, windows
 from server.errors import RequestError
 from server.frontend.channels import Channels
 from server.logs import RateLimit
@@ -33,7 +33,7 @@ class PublishGate:
     is_disk_low: bool = False
     errors: RateLimit = field(default_factory=lambda: RateLimit(ERROR_INTERVAL_NS))
 
-    def admit(self, message: PubMsg, subject: bytes) -> hot.Channel:
+    def admit(self, message: PubMsg, subject: bytes) -> windows.Channel:
         """The channel to store `message` in; `subject` is the NATS subject it came on.
 
         Raises:
@@ -56,7 +56,7 @@ class PublishGate:
                 )
             raise
 
-    def _storable(self, message: PubMsg, name: str) -> hot.Channel:
+    def _storable(self, message: PubMsg, name: str) -> windows.Channel:
         """The client may publish; now what the store allows (B93, B97)."""
         if self.is_disk_low:
             raise RequestError(responses.LOW_DISK_SPACE, field="subject", value=name)

@@ -8,7 +8,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from server import hot
+from server import hot, windows
 from server.delivery.engine import Engine
 from server.errors import RequestError
 from server.frontend.channels import Channels
@@ -139,7 +139,7 @@ class Subscriptions:
         group = self.state.groups_by_key.get(_group_key(ending)) if ending.queue_group else None
         return group is not None and bool(self._members(group))
 
-    def _check_room(self, channel: hot.Channel) -> None:
+    def _check_room(self, channel: windows.Channel) -> None:
         """B330: offline durables count, resuming takes no new place."""
         maximum = self.channels.limits_of(channel.name).max_subs
         if not maximum:
@@ -158,7 +158,7 @@ class Subscriptions:
             raise RequestError(responses.TOO_MANY_SUBSCRIPTIONS, field="subject", value=channel.name)
 
     def _register(
-        self, request: SubscriptionRequest, reply: bytes, channel: hot.Channel, durable: Endable | None
+        self, request: SubscriptionRequest, reply: bytes, channel: windows.Channel, durable: Endable | None
     ) -> None:
         if durable is None:
             subscription_id = max(self._next_id, self.state.next_subscription_id)
@@ -201,7 +201,7 @@ class Subscriptions:
 
         self.proposer.add(operation, applied, wait_max_s=WAIT_MAX_S)
 
-    def _resolve(self, request: SubscriptionRequest, channel: hot.Channel) -> int:
+    def _resolve(self, request: SubscriptionRequest, channel: windows.Channel) -> int:
         """Start position of a new subscription, from what is numbered now (B126, B220)."""
         record = self.state.channels_by_id.get(channel.channel_id)
 
@@ -367,7 +367,7 @@ class Subscriptions:
     def _answer(self, reply: bytes, text: str) -> None:
         self.outbox.send(reply, SubscriptionResponse(error=text).SerializeToString())
 
-    def _log_start(self, record: Subscription, channel: hot.Channel, *, is_resumed: bool) -> None:
+    def _log_start(self, record: Subscription, channel: windows.Channel, *, is_resumed: bool) -> None:
         verb = "Resumed" if is_resumed else "Started new"
         last_sent = record.last_sent
         if record.queue_group:

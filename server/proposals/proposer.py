@@ -17,7 +17,7 @@ from typing import Final, cast
 from raft.constants import ENTRY_MAX_BYTES
 from raft.errors import NotLeaderError
 from raft.proposals import Applied, Outcome
-from server import hot
+from server import hot, windows
 from server.errors import InvariantError
 from server.protocol import responses
 from store import block as blocks
@@ -62,7 +62,7 @@ Done = Callable[[Result], None]
 class AppliedBatch:
     """What the rest of the server needs of an applied entry."""
 
-    channels: list[hot.Channel]
+    channels: list[windows.Channel]
     """Channels with new messages."""
     acks: list[bytes]
     """PubAck frames."""
@@ -72,7 +72,7 @@ class AppliedBatch:
 @dataclass(slots=True)
 class _Sealed:
     operations: list[Operation]
-    appends: list[tuple[int, hot.Channel, list[bytes]]]
+    appends: list[tuple[int, windows.Channel, list[bytes]]]
     waiters: list[tuple[int, Done]]
     batch: AppliedBatch
 
@@ -196,7 +196,7 @@ class Proposer:
                 waiters.append((len(operations), done))
             operations.append(creation)
         self._creations = []
-        appends: list[tuple[int, hot.Channel, list[bytes]]] = []
+        appends: list[tuple[int, windows.Channel, list[bytes]]] = []
         channels, core.dirty = core.dirty, []
         for channel in channels:
             records, channel.records = channel.records, []

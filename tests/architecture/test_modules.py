@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.checkout import PACKAGES, ROOT, files, package_modules, relative, written_modules
+from tests.architecture.checkout import PACKAGES, files, package_modules, relative, written_modules
 
 MAX_LINES = 600
-LONGER_MODULES = {
-    "server/hot.py": 800,  # the hot loop stays in one module, so that it can be compiled as a whole
-}
-"""Bounds, in lines, of the modules that may be longer. Lower a bound or remove an entry; do not add to them."""
 
 CLOCK_MODULE = "server/clock.py"
 WALL_CLOCK = {
@@ -50,13 +46,7 @@ def wall_clock_reads(tree: ast.Module) -> Iterator[int]:
 def test_no_module_is_too_long() -> None:
     """A module has at most 600 lines; the exempted ones have their own bound."""
     counts = {relative(path): line_count(path) for path in written_modules()}
-    assert {name: n for name, n in counts.items() if n > LONGER_MODULES.get(name, MAX_LINES)} == {}
-
-
-def test_exemptions_are_needed() -> None:
-    """A module that has become short enough loses its exemption."""
-    needed = [name for name in LONGER_MODULES if (ROOT / name).exists() and line_count(ROOT / name) > MAX_LINES]
-    assert list(LONGER_MODULES) == needed
+    assert {name: n for name, n in counts.items() if n > MAX_LINES} == {}
 
 
 def test_every_module_says_what_it_is_for() -> None:

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from raft.errors import NotLeaderError
 from raft.proposals import Applied, Outcome, Unknown
-from server import hot
+from server import hot, windows
 from server.config.model import Limits, Options
 from server.delivery.engine import DeliveryStatistics
 from server.errors import NatsUnavailableError, RequestError
@@ -462,5 +462,5 @@ def leading(*, limits: Limits | None = None, **options: object) -> Iterator[Lead
         leader.store.close()
 
 
-def _admit_nothing(message: pb.PubMsg, _subject: bytes) -> hot.Channel:
+def _admit_nothing(message: pb.PubMsg, _subject: bytes) -> windows.Channel:
     raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)

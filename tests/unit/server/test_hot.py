@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server import hot
+from server import hot, windows
 from server.errors import ProtocolError, RequestError
 from server.protocol import responses
 from server.protocol.stan_pb2 import Ack, MsgProto, PubAck, PubMsg
@@ -20,17 +20,17 @@ class Gate:
 
     def __init__(self, first_seq: int = 1) -> None:
         self.first_seq = first_seq
-        self.channels: dict[str, hot.Channel] = {}
+        self.channels: dict[str, windows.Channel] = {}
         self.calls = 0
         self.messages: list[hot.Message] = []
 
-    def admit(self, message: PubMsg, subject: bytes) -> hot.Channel:
+    def admit(self, message: PubMsg, subject: bytes) -> windows.Channel:
         self.calls += 1
         if message.subject.startswith("no") or subject != PREFIX + message.subject.encode():
             raise RequestError(responses.INVALID_PUBLISH, field="subject", value=message.subject)
         channel = self.channels.get(message.subject)
         if channel is None:
-            channel = hot.Channel(message.subject, len(self.channels) + 1, self.first_seq - 1)
+            channel = windows.Channel(message.subject, len(self.channels) + 1, self.first_seq - 1)
             self.channels[message.subject] = channel
         return channel
 
@@ -324,9 +324,9 @@ def test_large_message_in_many_reads_is_joined_once():
 # ---- acks
 
 
-def subscription(core: hot.Core, next_seq: int = 1, sent: int = 0) -> hot.Subscription:
-    channel = hot.Channel("foo", 1, next_seq + sent - 1)
-    sub = hot.Subscription(channel, 9, b"_INBOX.s", 1024, next_seq)
+def subscription(core: hot.Core, next_seq: int = 1, sent: int = 0) -> windows.Subscription:
+    channel = windows.Channel("foo", 1, next_seq + sent - 1)
+    sub = windows.Subscription(channel, 9, b"_INBOX.s", 1024, next_seq)
     sub.sent_to(next_seq + sent)
     core.ack_subjects[b"_INBOX.a.s"] = sub
     return sub
