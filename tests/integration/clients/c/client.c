@@ -189,17 +189,18 @@ static void on_message(stanConnection *stan, stanSubscription *handle, const cha
 {
     struct subscription *subscription = closure;
     (void)stan, (void)handle, (void)channel;
+    /* Kept before it is told: whoever is told may ack at once. */
+    pthread_mutex_lock(&lock);
+    bool keep = subscription->manual && subscription->unacked_count < MAX_UNACKED;
+    if (keep)
+        subscription->unacked[subscription->unacked_count++] = message;
+    pthread_mutex_unlock(&lock);
     flockfile(stdout);
     printf("{\"event\":\"message\",\"name\":\"%s\",\"sequence\":%llu,\"redelivered\":%s,\"data\":\"%.*s\"}\n",
            subscription->name, (unsigned long long)stanMsg_GetSequence(message),
            stanMsg_IsRedelivered(message) ? "true" : "false", stanMsg_GetDataLength(message), stanMsg_GetData(message));
     fflush(stdout);
     funlockfile(stdout);
-    pthread_mutex_lock(&lock);
-    bool keep = subscription->manual && subscription->unacked_count < MAX_UNACKED;
-    if (keep)
-        subscription->unacked[subscription->unacked_count++] = message;
-    pthread_mutex_unlock(&lock);
     if (!keep)
         stanMsg_Destroy(message);
 }
