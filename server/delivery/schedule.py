@@ -173,8 +173,9 @@ class MemberSchedule(Schedule):
 
     def pop_due(self, now_ns: int) -> Due | None:
         """As `Schedule.pop_due`; a single that is popped is single no longer."""
-        due_ns = super().next_due_ns
-        if not self._queue or (due_ns is not None and due_ns < self._queue[0][0]):
+        if not self._queue or (
+            self._entries and self._entries[0][:2] < self._queue[0]
+        ):  # equal ones by sequence (B262)
             return super().pop_due(now_ns)
         if self._queue[0][0] > now_ns + SLACK_NS:
             return None

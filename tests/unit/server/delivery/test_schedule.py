@@ -170,3 +170,12 @@ def test_range_that_was_sent_again_covers_nothing_more():
     assert popped(schedule, 103 * S) == [
         Due(101 * S + 2 * MERGE_NS, 5, 5), Due(102 * S, 1, 1), Due(102 * S, 2, 3), Due(102 * S, 9, 9)
     ]  # fmt: skip
+
+
+def test_equal_deadlines_of_both_kinds_go_by_sequence():
+    """B262: whatever came from another member and what did not."""
+    schedule = MemberSchedule(S)
+    schedule.single(1, 101 * S)
+    schedule.single(9, 101 * S)
+    schedule.sent(4, 5, 100 * S)
+    assert [entry.first for entry in popped(schedule, 101 * S)] == [1, 4, 9]
