@@ -11,6 +11,9 @@ ENTRY_MAX_BYTES: Final = 64 * 1024 * 1024
 NODE_ID_MAX_BYTES: Final = 1024
 """Longest cluster or node id, bytes of UTF-8."""
 
+MEMBERS_MAX: Final = 63
+"""Most members of a cluster: far above what makes sense, so that outside data cannot make it absurd."""
+
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 """Size at which the next segment file of the journal is begun, bytes. A larger group gets a file of its own size."""
 

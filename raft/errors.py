@@ -8,6 +8,7 @@
     ├── IdentityError            the operator: the directory is another node's
     ├── JournalInUseError        the operator: another process has the directory
     ├── SyncFailedError          the operator: the disk refused a write; the node has stopped
+    ├── WireError                the sender: bytes from the network that are no message of ours
     ├── SelfCheckError           the operator: an installed library is not the one we were proven with
     └── InvariantError           us: a bug
 
@@ -77,6 +78,10 @@ class SyncFailedError(RaftError):
     def __init__(self, file: Path | str, reason: str) -> None:
         super().__init__(f"the journal file {file} could not be written durably: {reason}")
         self.file, self.reason = Path(file), reason
+
+
+class WireError(RaftError):
+    """Bytes from another node are not what our release sends: they are dropped, with a log line."""
 
 
 class SelfCheckError(RaftError):
