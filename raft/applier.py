@@ -5,11 +5,15 @@ the log is refused before the state machine sees it: stopped is better than wron
 """
 
 from collections.abc import Sequence
+from typing import Final
 
-from raft.engine import NO_OP
+from raft.engine import CONFIGURATION, NO_OP, REGULAR
 from raft.errors import InvariantError
 from raft.journal.log import LogEntry
 from raft.state_machine import CommittedEntry, StateMachine
+
+APPLICABLE: Final = (REGULAR, NO_OP, CONFIGURATION)
+"""A placeholder of a reset log has no content: whoever applies one lacks what it stands for."""
 
 
 class Applier:
@@ -27,11 +31,19 @@ class Applier:
             index += 1
             if entry_index != index:
                 raise InvariantError(f"entry {entry_index} was to be applied after {index - 1}; allowed: {index}")
-            if command[0] > NO_OP[0]:
-                raise InvariantError(f"entry {index} of type {command[0]:#04x} was to be applied; allowed: 0x00, 0x01")
-            committed.append(CommittedEntry(index, term, memoryview(command)[1:]))
+            kind = command[:1]
+            if kind not in APPLICABLE:
+                raise InvariantError(
+                    f"entry {index} of type 0x{kind.hex()} was to be applied; allowed: 0x00, 0x01, 0x04"
+                )
+            committed.append(CommittedEntry(index, term, memoryview(command)[1:], kind == CONFIGURATION))
         results = self._state_machine.apply(committed)
         if len(results) != len(committed):
             raise InvariantError(f"{len(results)} results for entries {self.index + 1} to {index}")
         self.index, self.term = index, committed[-1].term
         return results
+
+    def restored(self, index: int, term: int) -> None:
+        """The state machine was replaced by a snapshot up to that entry."""
+        assert index > self.index
+        self.index, self.term = index, term

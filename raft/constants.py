@@ -2,7 +2,7 @@
 
 from typing import Final
 
-JOURNAL_FORMAT_VERSION: Final = 1
+JOURNAL_FORMAT_VERSION: Final = 2
 """Format of the journal's identity file, frames and records. Any other is refused."""
 
 ENTRY_MAX_BYTES: Final = 64 * 1024 * 1024

@@ -121,6 +121,9 @@ class SnapshotGone:
     reason: str
 
 
+SnapshotMessage: TypeAlias = SnapshotRequest | SnapshotChunk | SnapshotGone
+"""What fetching a snapshot takes."""
+
 Message: TypeAlias = (
     Append
     | AppendResponse
@@ -131,7 +134,5 @@ Message: TypeAlias = (
     | TermNotice
     | TimeoutNow
     | SnapshotOffer
-    | SnapshotRequest
-    | SnapshotChunk
-    | SnapshotGone
+    | SnapshotMessage
 )

@@ -1,13 +1,14 @@
-"""Drives one Raft member from the event loop: proposals in, applied results out, role changes told. Decides nothing.
+"""Drives one Raft member from the event loop: proposals and messages in, results and messages out, role changes told.
 
-Nothing polls. The engine ticks when the journal has synced what a leader waits for, when committed entries are left to
-apply, or when a timeout of the engine is due; a leader without peers therefore never wakes up by itself.
+Decides nothing. Nothing polls: the core ticks when the journal has synced what a leader waits for, when others have
+answered, when committed entries are left to apply, or when a timeout is due; a leader alone never wakes up by itself.
 
 Rules:
-- One journal write is under way at a time. A proposal starts one if none is, else it joins the next.
-- `on_leading` comes when this leader's own no-op is applied: only then has it applied all that was committed before.
-- `on_lost` comes before anything else happens after leadership ended; then every waiting proposal ends as `Unknown`.
-- After the first failure nothing is applied, proposed or written any more, and `on_fatal` has been told why.
+- One journal write is under way at a time. A proposal goes to the others first, then starts a write if none is under way.
+- `leading` comes when this leader's own no-op is applied: only then has it applied all that was committed before.
+- `lost` comes before anything else happens after leadership ended; then every waiting proposal ends as `Unknown`.
+- Between `held` and `released` a leader cannot be sure to be the only one, and must keep silent (B401).
+- After the first failure nothing is applied, proposed or written any more, and `fatal` has been told why.
 """
 
 import asyncio
@@ -15,37 +16,49 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import SystemRandom
+from typing import Final
 
+from raft.admission import Admission
+from raft.admission import Done as Admitted
 from raft.applier import Applier
-from raft.engine import Consensus, EnginePorts, Message, RandomSource, Role, Timing
-from raft.errors import InvariantError, NotLeaderError
+from raft.core import Core, CorePorts
+from raft.engine import CONFIGURATION, RandomSource, Role, Timing
+from raft.errors import NotLeaderError
+from raft.handover import HandOver
 from raft.journal.log import Log, LogEntry, WriteGroup
 from raft.journal.writer import JournalWriter
+from raft.link.frame import NodeInfo
+from raft.membership import Configuration, Member, decode_configuration
+from raft.messages import AppendResponse, Message, SnapshotMessage
+from raft.neighbours import NeighbourPorts, Neighbours, Network
+from raft.outbox import Outbox
 from raft.proposals import Done, Proposals
 from raft.recovery_check import align_journal
-from raft.state_machine import StateMachine
-from raft.trailing import TRAILING_BYTES_MAX, TrailingEntries
+from raft.snapshot.exchange import SnapshotExchange, SnapshotPorts
+from raft.state_machine import Prepared, StateMachine
+from raft.statistics import NodeStatistics, PeerStatistics
+from raft.trailing import TrailingBounds, TrailingEntries
 from raft.wakeup import Scheduler, Wakeup
 
 logger = logging.getLogger(__name__)
 
+SNAPSHOT_HOLD_BYTES: Final = 256 * 1024 * 1024
+"""While a member fetches a snapshot the log keeps what is behind it, up to this size, bytes; else it would need another."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeStatistics:
-    """A node at one moment, for monitoring."""
+class NodeEvents:
+    """What the node tells its owner, on the loop's thread."""
 
-    role: Role
-    term: int
-    leader_id: str | None
-    is_serving: bool
-    last_index: int
-    durable_index: int
-    commit_index: int
-    last_applied: int
-    waiting_proposals: int
-    journal_bytes_in_memory: int
-    ticks: int
-    writes: int
+    leading: Callable[[int], None]
+    lost: Callable[[], None]
+    fatal: Callable[[BaseException], None]
+    held: Callable[[], None] = lambda: None
+    released: Callable[[], None] = lambda: None
+    removed: Callable[[], None] = lambda: None
+    """This leader has removed itself from the cluster: end in order (O433)."""
+    link_changed: Callable[[], None] = lambda: None
+    """Another node came, went or said something new about itself."""
 
 
 class RaftNode:
@@ -54,63 +67,94 @@ class RaftNode:
     All calls and callbacks are on the event loop's thread. `loop` defaults to the running loop, `random` to the
     system's. The journal's writer must report completion on that thread, never from inside `submit`.
 
-    Building fits journal and store together in memory. It raises RecoveryError when the journal cannot continue the
-    store, SelfCheckError when PySyncObj is not the proven one, ValueError for peers.
+    Without `network` the node is alone. Building fits journal and store together in memory. It raises RecoveryError when
+    the journal cannot continue the store, SelfCheckError when PySyncObj is not the proven one.
     """
 
     def __init__(  # noqa: PLR0913  # the composition root names what it passes
         self,
         *,
-        node_id: str,
-        peers: Sequence[str],
+        member: Member,
         log: Log,
         writer: JournalWriter,
         state_machine: StateMachine,
-        on_leading: Callable[[int], None],
-        on_lost: Callable[[], None],
-        on_fatal: Callable[[BaseException], None],
+        events: NodeEvents,
+        network: Network | None = None,
+        snapshots: SnapshotPorts | None = None,
+        trailing: TrailingBounds | None = None,
         loop: Scheduler | None = None,
         random: RandomSource | None = None,
         timing: Timing | None = None,
     ) -> None:
-        if peers:
-            raise ValueError(f"peers={list(peers)}: allowed: none, a cluster of one")
-        self._peers = tuple(peers)
+        self.member = member
         self._log = log
         self._writer = writer
-        self._on_leading = on_leading
-        self._on_lost = on_lost
-        self._on_fatal = on_fatal
+        self._state_machine = state_machine
+        self._events = events
         self._loop = asyncio.get_running_loop() if loop is None else loop
+        self._timing = Timing() if timing is None else timing
         self._proposals = Proposals()
-        self._trailing = TrailingEntries(TRAILING_BYTES_MAX if self._peers else 0)
-        self._is_serving = False  # between on_leading and on_lost
-        self._is_stopped = False  # closing: no new proposals
+        self._trailing = TrailingEntries()
+        self._trailing_bounds = TrailingBounds(0, 0) if network is None else trailing or TrailingBounds()
+        self._is_serving = False  # between `leading` and `lost`
+        self._is_held = False  # between `held` and `released`
+        self._is_stopped = False  # closing or handing over: no new proposals
         self._is_writing = False
         self._is_closed = False  # closed or failed: nothing runs any more
+        self._turn_is_due = False
         self._tick_is_due = False
+        self._lease_until = float("-inf")
+        self._signed_s = float("-inf")  # when a leader was last told that it was heard
+        self._hand_over: HandOver | None = None
         self._idle = asyncio.Event()  # nothing is being written or left to apply
         self._idle.set()
-        self._wakeup = Wakeup(self._loop, self._tick)
+        self._wakeup = Wakeup(self._loop, self._timer)
+        self._lease_wakeup = Wakeup(self._loop, self._update_lease)
         self._ticks = 0
         self._writes = 0
-        align_journal(log, *state_machine.last_applied())
+        self._missing_to = align_journal(log, *state_machine.last_applied(), can_fetch=snapshots is not None)
         self._applier = Applier(state_machine)
-        self._consensus = Consensus(
-            node_id=node_id,
-            peers=self._peers,
+        self._network = network
+        self._neighbours: Neighbours | None = None
+        if network is not None:
+            ports = NeighbourPorts(
+                connected=self._connected,
+                disconnected=self._disconnected,
+                message=self._received,
+                changed=events.link_changed,
+            )
+            self._neighbours = Neighbours(member, network, ports, self._loop.time)
+        self._outbox = Outbox(send=self._send_now, synced=lambda: log.synced)
+        self._core = Core(
+            me=member,
             log=log,
-            ports=EnginePorts(
+            ports=CorePorts(
                 send=self._send,
-                send_appends=self._send_appends,
+                is_up=self._is_up,
                 apply=self._apply,
+                may_apply=lambda: not self._missing_to,
                 role_changed=self._role_changed,
+                snapshot_needed=self._snapshot_needed,
+                configuration_changed=self._configuration_changed,
             ),
+            applied=_configuration_of(state_machine),
             applied_index=self._applier.index,
             clock=self._loop.time,
             random=SystemRandom() if random is None else random,
-            timing=Timing() if timing is None else timing,
+            timing=self._timing,
         )
+        self._consensus = self._core.consensus
+        self._exchange: SnapshotExchange | None = None
+        if snapshots is not None:
+            self._exchange = SnapshotExchange(
+                snapshots, send=self._send_now, clock=self._loop.time, install=self._install
+            )
+        self._admission = Admission(
+            core=self._core, is_up=self._is_up, up_members=self._up_members, clock=self._loop.time
+        )
+        self._configure()
+
+    # ---- what is known
 
     @property
     def role(self) -> Role:
@@ -132,13 +176,40 @@ class RaftNode:
         """Whether this node leads and has applied its own no-op, hence everything committed before it."""
         return self._is_serving
 
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether this leader is certain, now, that no other can have been elected (B401). Cheap."""
+        return not self._is_held and self._loop.time() < self._lease_until
+
+    @property
+    def leader(self) -> Member | None:
+        """The leader of the current term, if known."""
+        return self._consensus.leader
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """The members; None while this node was never told."""
+        return self._core.configuration
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this journal was never part of a cluster."""
+        return self.configuration is None and self._consensus.last_index <= 1
+
+    def infos(self) -> dict[Member, NodeInfo]:
+        """What the nodes that are up say about themselves."""
+        return {} if self._neighbours is None else self._neighbours.infos()
+
     def statistics(self) -> NodeStatistics:
         """The node as it is now."""
+        sender = self._core.sender
         return NodeStatistics(
             role=self._consensus.role,
             term=self._consensus.term,
-            leader_id=self._consensus.leader_id,
+            leader_id=None if self.leader is None else self.leader.node_id,
             is_serving=self._is_serving,
+            is_held=self._is_held,
+            members=() if self.configuration is None else self.configuration.node_ids,
             last_index=self._consensus.last_index,
             durable_index=self._log.durable_index,
             commit_index=self._consensus.commit_index,
@@ -147,34 +218,105 @@ class RaftNode:
             journal_bytes_in_memory=self._log.bytes_in_memory,
             ticks=self._ticks,
             writes=self._writes,
+            peers=tuple(
+                PeerStatistics(
+                    one.member.node_id, self._is_up(one.member), one.match_index, one.next_index, one.in_flight_bytes
+                )
+                for one in (() if sender is None else sender.progress())
+            ),
         )
+
+    # ---- the owner's calls
 
     def start(self) -> None:
         """Begin. A cluster of one elects itself at once and leads when its journal has synced that."""
-        if not self._peers:
-            self._consensus.elect_now()
+        try:
+            self._core.start()
+        except Exception as error:  # noqa: BLE001  # as in `_tick`
+            self.fail(error)
+            return
         self._tick()
+
+    def form(self, configuration: Configuration) -> None:
+        """Begin a cluster with a journal that was never part of one: its first configuration, in the log of this node."""
+        assert self.is_new
+        self._core.form(configuration)
+        self._configure()
+        self._write()
 
     def propose(self, parts: Sequence[bytes | memoryview], done: Done) -> int:
         """Log one entry made of `parts` and return its index; `done` is called once, after this has returned.
 
-        Legal inside `done` and `on_leading`. Raises NotLeaderError, with nothing logged and `done` never called, unless
+        Legal inside `done` and `leading`. Raises NotLeaderError, with nothing logged and `done` never called, unless
         the node is serving.
         """
         if not self._is_serving or self._is_stopped:
-            raise NotLeaderError(None if self._is_stopped else self._consensus.leader_id)
+            raise NotLeaderError(None if self._is_stopped or self.leader is None else self.leader.node_id)
         logged = self._consensus.propose(parts)
         assert logged is not None
         index, term = logged
         self._proposals.add(index, term, done)
+        self._core.flush()
+        self._flush_links()
         self._write()
         return index
 
     def trim(self, durable_index: int) -> None:
         """Let the journal forget entries up to `durable_index`, which the store holds durably, but for a tail."""
-        index = self._trailing.trim_index(durable_index)
-        if index:
+        index = self._trailing.trim_index(durable_index, self._trailing_bounds)
+        held = None if self._exchange is None else self._exchange.lowest_index()
+        if held is not None and self._log.bytes_in_memory < SNAPSHOT_HOLD_BYTES:
+            index = min(index, held)
+        if index and not self._missing_to:
             self._log.trim(index)
+            if self._exchange is not None:
+                self._exchange.log_begins_behind(self._log[0][1])
+
+    def admit(self, member: Member, done: Admitted) -> None:
+        """Make `member` part of the cluster; `done` with None once it is accepted, or with the reason against (O403)."""
+        self._admission.admit(member, done)
+        self._admission_changed()
+
+    def add_node(self, node_id: str, done: Admitted) -> None:
+        """The operator wants that node in the cluster; `done` when that is committed (O430 to O434)."""
+        self._admission.add(node_id, done)
+        self._admission_changed()
+
+    def remove_node(self, node_id: str, done: Admitted) -> None:
+        """The operator wants that node out of the cluster; `done` when that is committed."""
+        self._admission.remove(node_id, done)
+        self._admission_changed()
+
+    def listen_to(self, node_ids: Sequence[str], peers_digest: int = 0) -> None:
+        """Say hello to these nodes too: the peers a cluster is to be formed of, or the leader that has accepted us."""
+        if self._neighbours is not None:
+            self._neighbours.listen_to(node_ids, peers_digest)
+            self._configure()
+
+    def receive(self, data: bytes | memoryview) -> None:
+        """Take what the carrier has brought for this node."""
+        if self._neighbours is not None and not self._is_closed:
+            self._neighbours.receive(data)
+
+    def link_restarted(self) -> None:
+        """The carrier's connection is lost or new: what was under way may be lost."""
+        if self._neighbours is not None and not self._is_closed:
+            self._neighbours.restart()
+            self._arm()
+
+    async def transfer(self, timeout_s: float) -> bool:
+        """Hand leadership over to the member that has most; whether another leads within `timeout_s`.
+
+        No proposals are taken meanwhile, nor afterwards: for an orderly stop.
+        """
+        self._is_stopped = True
+        if self._core.sender is not None and self.configuration is not None and not self._is_closed:
+            self._hand_over = HandOver(self._core, is_up=self._is_up, send=self._send_now)
+            self._hand_over.advance()
+            self._flush_links()
+            await self._hand_over.wait(timeout_s)
+            self._hand_over = None
+        return not self._consensus.is_leader
 
     async def close(self) -> None:
         """Stop proposals and timers, finish the writes under way and what they commit, end as not leading.
@@ -182,40 +324,68 @@ class RaftNode:
         Proposals that could not be committed by then end as `Unknown`. Log and writer stay the caller's to close.
         """
         self._is_stopped = True
-        self._wakeup.set(None)
         await self._idle.wait()
-        self._is_closed = True
-        self._stop_leading()
+        self._end()
 
     def fail(self, error: BaseException) -> None:
-        """Stop for ever, and tell `on_fatal` once. Also what the journal writer's `on_failure` must call."""
+        """Stop for ever, and tell `fatal` once. Also what the journal writer's `on_failure` must call."""
         if self._is_closed:
             return
+        try:
+            self._end()
+        finally:
+            self._events.fatal(error)
+
+    def _end(self) -> None:
         self._is_stopped = self._is_closed = True
         self._wakeup.set(None)
+        self._lease_wakeup.set(None)
         self._idle.set()
-        try:
-            self._stop_leading()
-        finally:
-            self._on_fatal(error)
+        self._stop_leading()
+        if self._exchange is not None:
+            self._exchange.close()
 
-    # Engine ports.
+    # ---- the core's ports
 
-    def _send(self, peer_id: str, message: Message) -> None:
-        raise InvariantError(f"message {message['type']} to {peer_id}, but a cluster of one has no peers")
+    def _send(self, member: Member, message: Message) -> None:
+        if self._outbox.put(member, message, self._log.lsn) or not isinstance(message, AppendResponse):
+            return
+        # The disk is busy: tell the leader at once that it was heard, or its lease would depend on our disk.
+        now = self._loop.time()
+        if now - self._signed_s >= self._timing.heartbeat_s / 2:
+            self._signed_s = now
+            self._send_now(
+                member,
+                AppendResponse(message.term, message.next_index, message.round, is_success=False, is_rejection=False),
+            )
 
-    def _send_appends(self) -> None:
-        """A cluster of one has nobody to send to."""
+    def _send_now(self, member: Member, message: Message) -> None:
+        if self._neighbours is not None:
+            self._neighbours.send(member, message)
+            self._turn_soon()
+
+    def _is_up(self, member: Member) -> bool:
+        return self._neighbours is not None and self._neighbours.is_up(member)
+
+    def _up_members(self) -> list[Member]:
+        return [] if self._neighbours is None else self._neighbours.up_members()
 
     def _apply(self, entries: list[LogEntry]) -> None:
         results = self._applier.apply(entries)
-        self._trailing.applied(self._applier.index, sum(len(command) for command, _, _ in entries))
+        index = self._applier.index
+        self._trailing.applied(index, len(entries), sum(len(command) for command, _, _ in entries))
+        self._core.applied(index)
         self._proposals.settle(entries, results)
+        if any(command[:1] == CONFIGURATION for command, _, _ in entries):
+            self._admission_changed()
         if self._consensus.is_leader and not self._is_serving and not self._is_stopped:
             noop_index = self._consensus.noop_index
-            if noop_index is not None and self._applier.index >= noop_index:
-                self._is_serving = True
-                self._on_leading(self._consensus.term)
+            if noop_index is not None and index >= noop_index:
+                self._is_serving, self._is_held = True, False
+                self._lease_until = self._core.lease_until_s
+                self._admission.begin()
+                self._events.leading(self._consensus.term)
+                self._update_lease()
 
     def _role_changed(self, old: Role, new: Role) -> None:
         logger.info("role changed from=%s to=%s term=%d", old.name, new.name, self._consensus.term)
@@ -223,12 +393,130 @@ class RaftNode:
             self._stop_leading()
 
     def _stop_leading(self) -> None:
+        self._lease_until = float("-inf")
         if self._is_serving:
-            self._is_serving = False
-            self._on_lost()
+            self._is_serving = self._is_held = False
+            self._events.lost()
+        self._admission.end()
         self._proposals.abandon()
+        if self._hand_over is not None:
+            self._hand_over.over()
 
-    # The turn of a tick and the writes.
+    def _snapshot_needed(self, leader: Member, base_index: int) -> None:
+        if self._exchange is not None:
+            self._exchange.need(leader, max(base_index, self._missing_to))
+
+    def _configuration_changed(self) -> None:
+        logger.info("configuration members=%s", ", ".join(self.configuration.node_ids if self.configuration else ()))
+        self._configure()
+
+    # ---- snapshots
+
+    def _install(self, prepared: Prepared) -> None:
+        """A snapshot was fetched and checked: it becomes the state, unless that is further already."""
+        if self._is_closed or prepared.index <= self._applier.index:
+            prepared.discard()
+            return
+        try:
+            index, term = prepared.index, prepared.term
+            assert self._exchange is not None
+            self._exchange.ports.install(prepared)
+            self._applier.restored(index, term)
+            self._missing_to = 0
+            self._trailing = TrailingEntries()
+            self._core.installed(index, term, _configuration_of(self._state_machine))
+        except Exception as error:  # noqa: BLE001  # as in `_tick`
+            self.fail(error)
+            return
+        logger.info("snapshot installed index=%d term=%d", index, term)
+        self._tick_soon()
+
+    # ---- the other nodes
+
+    def _configure(self) -> None:
+        if self._neighbours is not None:
+            newcomers = self._admission.targets()
+            self._neighbours.configure(self.configuration, is_new=self.is_new, newcomers=newcomers)
+
+    def _connected(self, member: Member) -> None:
+        self._core.connected(member)
+        if self._admission.is_busy:
+            self._admission_changed()
+        self._turn_soon()
+
+    def _disconnected(self, member: Member) -> None:
+        self._outbox.drop(member)
+
+    def _received(self, member: Member, message: Message) -> None:
+        if self._is_closed:
+            return
+        try:
+            if isinstance(message, SnapshotMessage):
+                if self._exchange is not None:
+                    self._exchange.handle(member, message)
+                self._turn_soon()
+                return
+            self._core.receive(member, message)
+        except Exception as error:  # noqa: BLE001  # as in `_tick`
+            self.fail(error)
+            return
+        if isinstance(message, AppendResponse):
+            self._answered()
+        if self._exchange is not None and self._missing_to and self.leader == member:
+            self._exchange.need(member, self._missing_to)
+        if self._consensus.is_leader or self._consensus.has_committed_unapplied:
+            self._tick_is_due = True
+        self._turn_soon()
+
+    def _answered(self) -> None:
+        if not self._consensus.is_leader:
+            return
+        if self._is_serving:
+            self._update_lease()
+        if self._hand_over is not None:
+            self._hand_over.advance()
+        if self._admission.is_busy:
+            self._admission_changed()
+
+    # ---- leadership of a cluster
+
+    def _update_lease(self) -> None:
+        """The lease has moved, or ended."""
+        if not self._is_serving or self._is_closed:
+            return
+        self._lease_until = self._core.lease_until_s
+        is_confirmed = self._loop.time() < self._lease_until
+        self._lease_wakeup.set(self._lease_until if is_confirmed and self._lease_until != float("inf") else None)
+        if is_confirmed == self._is_held:
+            self._is_held = not is_confirmed
+            if self._is_held:
+                logger.warning("no majority confirms this leader: it keeps silent until one does term=%d", self.term)
+                self._events.held()
+            else:
+                logger.info("a majority confirms this leader again term=%d", self.term)
+                self._events.released()
+
+    def _admission_changed(self) -> None:
+        """Do the next step of the wanted changes of the configuration."""
+        self._admission.advance()
+        self._configure()
+        if self._admission.has_removed_us:
+            self._events.removed()
+        self._tick_is_due = True
+        self._turn_soon()
+
+    # ---- the turn of a tick, timers and writes
+
+    def _timer(self) -> None:
+        now = self._loop.time()
+        if self._neighbours is not None and self._neighbours.next_deadline() <= now:
+            self._neighbours.tick()
+        if self._exchange is not None:
+            deadline = self._exchange.next_deadline()
+            if deadline is not None and deadline <= now:
+                self._exchange.tick()
+        self._tick()
+        self._flush_links()
 
     def _tick(self) -> None:
         self._tick_is_due = False
@@ -236,7 +524,7 @@ class RaftNode:
             return
         self._ticks += 1
         try:
-            self._consensus.tick()
+            self._core.tick()
         except Exception as error:  # noqa: BLE001  # the top of the member's work: it ends here, with the reason told
             self.fail(error)
             return
@@ -245,13 +533,42 @@ class RaftNode:
             self._tick_soon()
         elif not self._is_writing:
             self._idle.set()
-        if not self._is_stopped:
-            self._wakeup.set(self._consensus.next_deadline())
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._is_closed:
+            return
+        deadlines = [self._core.next_deadline_s]
+        if self._neighbours is not None:
+            deadlines.append(self._neighbours.next_deadline())
+        exchange = None if self._exchange is None else self._exchange.next_deadline()
+        if exchange is not None:
+            deadlines.append(exchange)
+        deadline = min(deadlines)
+        self._wakeup.set(None if deadline == float("inf") else deadline)
 
     def _tick_soon(self) -> None:
-        if not self._tick_is_due:
-            self._tick_is_due = True
-            self._loop.call_soon(self._tick)
+        self._tick_is_due = True
+        self._turn_soon()
+
+    def _turn_soon(self) -> None:
+        """Once everything that this turn of the loop brings is handled: tick, write, send."""
+        if not self._turn_is_due and not self._is_closed:
+            self._turn_is_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        if self._is_closed:
+            return
+        if self._tick_is_due:
+            self._tick()
+        self._flush_links()
+        self._write()
+
+    def _flush_links(self) -> None:
+        if self._network is not None:
+            self._network.flush()
 
     def _write(self) -> None:
         """Start writing what the journal has collected, unless a write is under way."""
@@ -268,8 +585,15 @@ class RaftNode:
         """The writer has synced `group`."""
         self._is_writing = False
         self._log.done(group)
+        self._outbox.flush()
+        self._flush_links()
         self._write()  # the disk works on the next group while this one is applied
         if self._consensus.is_leader:
             self._tick()
         elif not self._is_writing:
             self._idle.set()
+
+
+def _configuration_of(state_machine: StateMachine) -> Configuration | None:
+    data = state_machine.configuration()
+    return decode_configuration(data) if data else None

@@ -4,32 +4,51 @@ A member that was away shortly catches up from that tail instead of needing a sn
 """
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
 
-TRAILING_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Applied entries kept for lagging members, bytes of commands."""
+TRAILING_ENTRIES_MAX: Final = 10240
+"""Applied entries kept for lagging members. Source: O47."""
+
+TRAILING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Applied entries kept for lagging members, bytes of commands, whatever their number: they are in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrailingBounds:
+    """Which of both is reached first decides."""
+
+    entries_max: int = TRAILING_ENTRIES_MAX
+    bytes_max: int = TRAILING_BYTES_MAX
 
 
 class TrailingEntries:
     """The applied entries since the start, as batches.
 
-    Invariant: `_bytes` is the size of all batches held.
+    Invariant: `_bytes` and `_entries` are those of all batches held.
     """
 
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._batches: deque[tuple[int, int]] = deque()  # last index, bytes
+    def __init__(self) -> None:
+        self._batches: deque[tuple[int, int, int]] = deque()  # last index, entries, bytes
+        self._entries = 0
         self._bytes = 0
         self._trim_index = 0
 
-    def applied(self, last_index: int, size: int) -> None:
-        """Count the entries up to `last_index`, `size` bytes since the last call."""
-        self._batches.append((last_index, size))
+    def applied(self, last_index: int, entries: int, size: int) -> None:
+        """Count the entries up to `last_index`: `entries` and `size` bytes since the last call."""
+        self._batches.append((last_index, entries, size))
+        self._entries += entries
         self._bytes += size
 
-    def trim_index(self, durable_index: int) -> int:
+    def trim_index(self, durable_index: int, bounds: TrailingBounds) -> int:
         """Index of the last entry that may go; 0 if none. Grows only. Costs what it newly lets go."""
-        while self._batches and self._bytes > self._bytes_max and self._batches[0][0] <= durable_index:
-            self._trim_index, size = self._batches.popleft()
+        batches = self._batches
+        while (
+            batches
+            and batches[0][0] <= durable_index
+            and (self._entries > bounds.entries_max or self._bytes > bounds.bytes_max)
+        ):
+            self._trim_index, entries, size = batches.popleft()
+            self._entries -= entries
             self._bytes -= size
         return self._trim_index

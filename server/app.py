@@ -3,13 +3,18 @@
 import asyncio
 import gc
 import logging
-from typing import Any, Final
+import secrets
+from typing import Any, Final, TypeVar
 
 from raft.errors import RaftError
-from raft.node import RaftNode
+from raft.membership import GENESIS_BYTES, Configuration, Member
+from raft.node import NodeEvents, RaftNode
+from raft.trailing import TrailingBounds
 from server import hot, logs, signals, windows
 from server.cli import banner
 from server.clock import SystemClock
+from server.cluster.node import ClusterNode
+from server.config.cluster import ClusterOptions
 from server.config.model import Options
 from server.data import Data, open_data
 from server.disk_watch import DiskWatch
@@ -30,11 +35,16 @@ from store.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 EXIT_FATAL: Final = 1
 """Exit status after a fatal error. Source: O196, O233."""
 
 COLLECTOR_THRESHOLDS: Final = (50_000, 20, 100)
 """Of the garbage collector: what we hold has hardly any cycles, and a full collection takes 0.2 s with 100,000 subscriptions."""
+
+HAND_OVER_MAX_S: Final = 2.0
+"""How long an orderly stop waits for another leader, seconds: an election timeout later there is one anyway."""
 
 STOP_MAX_S: Final = 10.0
 """Bound of the orderly end of the leadership, seconds: a NATS server or disk that hangs must not keep the process."""
@@ -72,12 +82,17 @@ class Node:
         self._connection: NatsConnection | None = None
         self._outbox: Outbox | None = None
         self._raft: RaftNode | None = None
+        self._cluster: ClusterNode | None = None
+        self._server_id = new_token()
         self._disk_watch: DiskWatch | None = None
 
     async def start(self) -> None:
-        """Returns when clients are served, or the process is to end; raises what keeps it from starting (O255)."""
+        """Returns when clients are served, in a cluster when this node takes part (O424), or when the process is to end.
+
+        Raises what keeps it from starting (O255).
+        """
         signals.install(self._loop, self._stop_with, logs.reopen)
-        for line in banner.opening_lines(self._options.cluster_id, new_token(), COMMIT):
+        for line in banner.opening_lines(self._options.cluster_id, self._server_id, COMMIT):
             logger.info("%s", line)
         urls = await self._start_nats()
         logger.info("%s", banner.RECOVERING_LINE)
@@ -87,6 +102,7 @@ class Node:
         logger.info("%s", banner.recovered_line(data.recovered_channels))
         for line in banner.store_lines(self._options):
             logger.info("%s", line)
+        security = Security(login=_login(self._options))
         self._connection = connection = NatsConnection(
             name=f"_NSS-{self._options.cluster_id}-general",
             servers=urls,
@@ -95,28 +111,71 @@ class Node:
             on_disconnected=lambda _reason: None,
             on_closed=self._connection_closed,
             on_writable=self._writable,
-            security=Security(login=_login(self._options)),
+            security=security,
         )
         self._outbox = Outbox(connection.write, self._loop)
         await connection.connect()
-        self._raft = RaftNode(
-            node_id=data.node_id,
-            peers=(),
-            log=data.log,
-            writer=data.writer,
-            state_machine=data.store,
-            on_leading=self._lead,
-            on_lost=self._lose,
-            on_fatal=self.fail,
-        )
-        self._raft.start()
         if data.directory is not None:
             self._disk_watch = DiskWatch(str(data.directory), self._loop, self._disk_changed)
             self._disk_watch.start()
-        first: list[asyncio.Future[Any]] = [self._begun, self.ended]
-        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        if self._begun.done():
-            self._begun.result()
+        if self._options.cluster is None:
+            self._start_alone(data)
+            first: list[asyncio.Future[Any]] = [self._begun, self.ended]
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if self._begun.done():
+                self._begun.result()
+        else:
+            await self._start_clustered(data, self._options.cluster, urls, security)
+
+    def _start_alone(self, data: Data) -> None:
+        """A cluster of one that nobody else can join."""
+        self._raft = raft = self._build_raft(data)
+        if raft.is_new:
+            raft.form(Configuration.of(secrets.token_bytes(GENESIS_BYTES), [raft.member]))
+        raft.start()
+
+    async def _start_clustered(
+        self, data: Data, options: ClusterOptions, urls: tuple[str, ...], security: Security
+    ) -> None:
+        for line in banner.cluster_lines(options, node_id=data.node_id, log_path=_not_none(data.journal_directory)):
+            logger.info("%s", line)
+        self._cluster = cluster = ClusterNode(
+            options,
+            cluster_id=self._options.cluster_id,
+            server_id=self._server_id,
+            data=data,
+            servers=urls,
+            security=security,
+            loop=self._loop,
+            on_fatal=self.fail,
+            on_closed=self._connection_closed,
+        )
+        await cluster.connect()
+        self._raft = raft = self._build_raft(data, cluster)
+        raft.start()
+        cluster.start(raft)
+
+    def _build_raft(self, data: Data, cluster: ClusterNode | None = None) -> RaftNode:
+        options = self._options.cluster
+        return RaftNode(
+            member=Member(data.node_id, data.incarnation),
+            log=data.log,
+            writer=data.writer,
+            state_machine=data.store,
+            events=NodeEvents(
+                leading=self._lead,
+                lost=self._lose,
+                fatal=self.fail,
+                held=self._hold,
+                released=self._release,
+                removed=lambda: self._stop_with(0),
+                link_changed=(lambda: None) if cluster is None else cluster.link_changed,
+            ),
+            network=None if cluster is None else cluster.network,
+            snapshots=None if cluster is None else cluster.snapshots,
+            trailing=None if options is None else TrailingBounds(entries_max=options.trailing_logs),
+            timing=None if options is None else options.timing(),
+        )
 
     async def stop(self) -> None:
         """End in order (O234); after a fatal error nothing is written any more."""
@@ -130,14 +189,25 @@ class Node:
             await asyncio.wait([self._leading])
         if self._leadership is not None and not self.is_fatal:
             await self._stop_leadership(self._leadership)
-        if self._raft is not None and not self.is_fatal:
-            await self._raft.close()
+        await self._stop_raft()
         if self._data is not None:
             self._close_data(self._data)
         if self._connection is not None:
             await self._connection.close()
         if self._child is not None:
             await self._child.stop()
+
+    async def _stop_raft(self) -> None:
+        """Hand leadership over, then take no part any more."""
+        cluster, raft = self._cluster, self._raft
+        if cluster is not None:
+            await cluster.stop()
+        if raft is not None and not self.is_fatal:
+            if cluster is not None:
+                await raft.transfer(HAND_OVER_MAX_S)
+            await raft.close()
+        if cluster is not None:
+            await cluster.close()
 
     def _close_data(self, data: Data) -> None:
         try:
@@ -240,6 +310,9 @@ class Node:
 
     def _lead(self, term: int) -> None:
         """Leadership begins: this node has applied everything committed before it."""
+        if self._cluster is not None:
+            logger.info("server became leader, performing leader promotion actions term=%d", term)
+            self._cluster.leading()
         self._leading = self._loop.create_task(self._begin(term))
 
     async def _begin(self, term: int) -> None:
@@ -256,6 +329,8 @@ class Node:
                 outbox=self._outbox,
                 loop=self._loop,
                 propose=self._raft.propose,
+                is_clustered=self._cluster is not None,
+                is_confirmed=lambda: _not_none(self._raft).is_confirmed,
                 wall_ns=self._clock.now_ns,
                 monotonic_ns=self._clock.monotonic_ns,
                 on_fatal=self._fail_all,
@@ -272,16 +347,32 @@ class Node:
             return
         if not self._begun.done():
             self._begun.set_result(None)
-        logger.debug("leading, term=%d", term)
+        if self._cluster is not None:
+            logger.info("finished leader promotion actions term=%d", term)
         logger.info("%s", banner.READY_LINE)
 
     def _lose(self) -> None:
         """Leadership is over: stop before anything else happens (B396)."""
+        if self._cluster is not None:
+            logger.info("server lost leadership, performing leader stepdown actions")
+            self._cluster.lost()
         if self._leading is not None:
             self._leading.cancel()
         if self._leadership is not None:
             leadership, self._leadership = self._leadership, None
             leadership.end()
+        if self._cluster is not None:
+            logger.info("finished leader stepdown actions")
+
+    def _hold(self) -> None:
+        """No majority confirms this leader: keep silent (B401)."""
+        if self._leadership is not None:
+            self._leadership.hold()
+
+    def _release(self) -> None:
+        """A majority does again."""
+        if self._leadership is not None:
+            self._leadership.release()
 
     def _durable(self, index: int) -> None:
         """The store has everything up to `index` on disk: the journal may forget it, proposals may go on."""
@@ -317,3 +408,9 @@ def _login(options: Options) -> Login:
         password=options.password.get_secret_value(),
         token=options.token.get_secret_value() or None,
     )
+
+
+def _not_none(value: T | None) -> T:
+    """For what is there once the node has started so far."""
+    assert value is not None
+    return value

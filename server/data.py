@@ -1,4 +1,4 @@
-"""Opens what a node keeps: journal and store, one identity in both, below one directory or in memory.
+"""Opens what a node keeps: journal and store, one identity in both, on disk or in memory.
 
 A new directory gets its journal first and its store second, so that a crash between the two leaves a journal without a
 store, which the next start completes; a store without its journal has lost acknowledged entries and is refused.
@@ -9,32 +9,38 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from raft.journal.files import OpenJournal, open_journal
-from raft.journal.identity import read_identity
+from raft.engine import CONFIGURATION
+from raft.journal.files import open_journal
+from raft.journal.identity import sync_directory
 from raft.journal.log import Log
 from raft.journal.writer import FileWriter, JournalWriter, MemoryWriter
+from raft.membership import Member, decode_configuration
+from server.cluster_record import write_record
 from server.config.model import Options
+from server.data_place import NOT_STANDALONE_TEXT, Place, find_place, random_node_id
 from server.errors import DataError
 from store.directory import DataDirectory
-from store.errors import IdentityError
-from store.lmdb.environment import DATA_FILE
 from store.store import Store, open_store
 
-JOURNAL_DIRECTORY: Final = "journal"
-"""Directory of the journal below the data directory."""
 
-
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Data:
     """Journal and store of this node, opened."""
 
     node_id: str
+    incarnation: str
+    """32 hexadecimal digits, drawn when the journal was created."""
     directory: Path | None
     """The data directory; None with the MEMORY store."""
+    journal_directory: Path | None
+    """As configured, hence relative to the working directory perhaps; None with the MEMORY store."""
     recovered_channels: int | None
     """Channels found; None when there was nothing to recover (O206)."""
+    is_fresh: bool
+    """The journal was created now: this member has never voted or acknowledged anything."""
+    is_store_new_with_journal: bool
+    """The journal was there and the store was not, so what the journal no longer has must come from others (O410)."""
     log: Log
     writer: JournalWriter
     store: Store
@@ -65,25 +71,47 @@ def open_data(
         loop.call_soon_threadsafe(function)
 
     if options.store == "MEMORY":
-        node_id = _random_id()
+        node_id, incarnation = random_node_id(), secrets.token_hex(16)
         store = open_store(
             None,
             cluster_id=options.cluster_id,
             node_id=node_id,
-            incarnation=secrets.token_hex(16),
+            incarnation=incarnation,
             post=post,
             on_durable=on_durable,
             on_fatal=on_fatal,
         )
-        return Data(node_id, None, None, Log(), MemoryWriter(loop.call_soon), store)
+        return Data(
+            node_id=node_id,
+            incarnation=incarnation,
+            directory=None,
+            journal_directory=None,
+            recovered_channels=None,
+            is_fresh=True,
+            is_store_new_with_journal=False,
+            log=Log(),
+            writer=MemoryWriter(loop.call_soon),
+            store=store,
+        )
 
+    _make_durable(Path(options.dir))
     directory = DataDirectory(Path(options.dir))
     writer: FileWriter | None = None
     try:
-        journal = _open_journal(directory, options.cluster_id)
+        place = find_place(directory, options)
+        _make_durable(place.journal_directory)
+        journal = open_journal(
+            place.journal_directory,
+            cluster_id=options.cluster_id,
+            node_id=place.node_id,
+            new_incarnation=secrets.token_hex(16),
+            is_synced=options.cluster is None or options.cluster.sync,
+        )
         writer = FileWriter(
             journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=on_fatal
         )
+        if place.record is not None:
+            write_record(directory.path, place.record)
         store = open_store(
             directory,
             cluster_id=journal.identity.cluster_id,
@@ -98,29 +126,48 @@ def open_data(
             writer.close()
         directory.unlock()
         raise
-    recovered = None if journal.is_new else len(store.state.channels)
-    return Data(journal.identity.node_id, directory.path, recovered, journal.log, writer, store)
-
-
-def _open_journal(directory: DataDirectory, cluster_id: str) -> OpenJournal:
-    """The journal below `directory`, whose identity the store must share."""
-    path = directory.path / JOURNAL_DIRECTORY
-    found = read_identity(path)
-    if found is None and (directory.store_path / DATA_FILE).exists():
-        raise DataError(
-            f'"{directory.path}" holds a store without its journal "{JOURNAL_DIRECTORY}": acknowledged messages may be'
-            " missing; restore the journal or use an empty directory"
-        )
-    if found is not None and found.cluster_id != cluster_id:
-        raise IdentityError("cluster ID", cluster_id, found.cluster_id)
-    return open_journal(
-        path,
-        cluster_id=cluster_id,
-        node_id=_random_id() if found is None else found.node_id,
-        new_incarnation=secrets.token_hex(16),
+    data = Data(
+        node_id=journal.identity.node_id,
+        incarnation=journal.identity.incarnation,
+        directory=directory.path,
+        journal_directory=place.journal_directory,
+        recovered_channels=None if journal.is_new else len(store.state.channels),
+        is_fresh=journal.is_new,
+        is_store_new_with_journal=not journal.is_new and not place.has_store,
+        log=journal.log,
+        writer=writer,
+        store=store,
     )
+    try:
+        _finish(data, place)
+    except BaseException:
+        data.close()
+        raise
+    return data
 
 
-def _random_id() -> str:
-    """A node id, stored at the first start (O41)."""
-    return secrets.token_hex(11)
+def _finish(data: Data, place: Place) -> None:
+    """What can be checked, or made durable, only now."""
+    if place.was_clustered and not _is_alone(data):
+        raise DataError(NOT_STANDALONE_TEXT)
+    if not place.has_store and data.directory is not None:
+        sync_directory(data.directory)  # it has got a new entry: the store's directory
+
+
+def _is_alone(data: Data) -> bool:
+    """Whether this node is the only member of its cluster, by the configuration that counts: the log's last one."""
+    applied_index, _ = data.store.last_applied()
+    configurations = [data.store.configuration()]
+    configurations += [
+        command[1:] for command, index, _ in data.log if index > applied_index and command[:1] == CONFIGURATION
+    ]
+    current = configurations[-1]
+    return bool(current) and decode_configuration(current).members == (Member(data.node_id, data.incarnation),)
+
+
+def _make_durable(directory: Path) -> None:
+    """Create `directory`, and those above it, so that they survive a power failure."""
+    missing = [one for one in (directory, *directory.parents) if not one.is_dir()]
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(one.parent)

@@ -8,6 +8,8 @@
     │   └── NatsUnavailableError     no NATS server to be reached
     ├── SelfCheckError           an installed library is not the one we were proven with
     ├── AnotherServerError       a second server has our cluster id
+    ├── AnotherBootstrapError    a second node was told to begin the cluster
+    ├── JoinError                nobody has accepted this node as a member
     ├── DataError                the data directory cannot be used as it is
     ├── InvariantError           a bug of ours: the node stops
     └── ChildError               the nats-server we run for the operator
@@ -94,6 +96,22 @@ class AnotherServerError(ServerError):
 
     def __init__(self, *, cluster_id: str) -> None:
         super().__init__(f'discovered another streaming server with cluster ID "{cluster_id}"')
+        self.cluster_id = cluster_id
+
+
+class AnotherBootstrapError(ServerError):
+    """A second node of the cluster was started with --cluster_bootstrap (O408)."""
+
+    def __init__(self, server_id: str) -> None:
+        super().__init__(f"Server {server_id} was also started with -cluster_bootstrap")
+        self.server_id = server_id
+
+
+class JoinError(ServerError):
+    """No leader of the cluster has accepted this node (O403)."""
+
+    def __init__(self, cluster_id: str) -> None:
+        super().__init__(f"failed to join Raft group {cluster_id}")
         self.cluster_id = cluster_id
 
 

@@ -1,7 +1,9 @@
-"""What a node does while it leads: built when leadership begins, dropped when it ends.
+"""What a node does while it leads: built when leadership begins, dropped when it ends, many times in one process.
 
 Begin: write what the log must know first (identity, limits, what may have been sent), rebuild the volatile state from the
-store, look for a second server, open the subjects last (B134). End: stop timers and listening first (B396).
+store, look for a second server, open the subjects last (B134). End, at any moment: stop listening and timers first (B396),
+drop what was to be sent, then refuse what is open (B400, B402). Core, connection, outbox and store live on; `end` leaves
+nothing of this leadership in them (B395). Held, while another node may lead: silent, and nothing is read (B401).
 """
 
 import asyncio
@@ -11,8 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from raft.proposals import Outcome
 from server import hot, trace, windows
 from server.config.model import Options
@@ -20,22 +20,25 @@ from server.delivery.engine import Engine
 from server.delivery.stream import Context
 from server.delivery.turns import Turns
 from server.delivery.watchdog import Watchdog
-from server.errors import AnotherServerError, NatsUnavailableError, RequestError
+from server.delivery_port import DeliveryPort
+from server.errors import NatsUnavailableError, RequestError
 from server.expiry.limit_warnings import LimitWarnings
 from server.expiry.sweeper import Sweeper
 from server.frontend.channels import Channels
 from server.frontend.clients import Clients
 from server.frontend.publish import PublishGate
 from server.frontend.subscriptions import Subscriptions
+from server.lease_gate import LeaseGate
 from server.nats.connection import NatsConnection
 from server.nats.requests import Requests
 from server.outbox import Outbox
 from server.proposals.proposer import MESSAGE_MAX_BYTES, AppliedBatch, Proposer
-from server.protocol import names
-from server.protocol.stan_pb2 import CloseRequest, ConnectRequest, ConnectResponse, PubMsg
+from server.protocol import responses
+from server.protocol.stan_pb2 import PubMsg
 from server.protocol.subjects import Subjects
 from server.sessions.heartbeat import Heartbeats
 from server.sessions.prober import Prober
+from server.sessions.second_server import refuse_second_server
 from server.tokens import new_token
 from server.trace import Trace
 from store.constants import SEND_AHEAD_MAX
@@ -50,6 +53,10 @@ SECOND_SERVER_PROBE_S: Final = 0.25
 
 FILE_MESSAGE_OVERHEAD: Final = 40
 """Bytes that max_bytes counts per message beside its encoding with the FILE store. Source: O511."""
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +74,10 @@ class Ports:
     monotonic_ns: Callable[[], int]
     on_fatal: Callable[[BaseException], None]
     is_disk_low: bool = False
-
-
-class DeliveryPort:
-    """The engine's view of connection, outbox and the other roles."""
-
-    __slots__ = ("_connection", "_outbox", "_proposer", "is_failing")
-
-    def __init__(
-        self,
-        connection: NatsConnection,
-        outbox: Outbox,
-        proposer: Proposer,
-        is_failing: Callable[[str], bool],
-    ) -> None:
-        self._connection = connection
-        self._outbox = outbox
-        self._proposer = proposer
-        self.is_failing = is_failing
-
-    @property
-    def parts(self) -> list[bytes]:
-        """Frames of this turn."""
-        return self._outbox.parts
-
-    def is_open(self) -> bool:
-        """True when the connection is up and its buffer has room."""
-        return self._connection.is_connected and self._connection.is_writable
-
-    def wake(self) -> None:
-        """Flush at the end of this turn."""
-        self._outbox.wake()
-
-    def flush(self) -> None:
-        """Write now."""
-        self._outbox.flush()
-
-    def want_progress(self, *, at_once: bool) -> None:
-        """Progress goes into the next entry, or into one within the interval."""
-        self._proposer.want_progress(at_once=at_once)
+    is_clustered: bool = False
+    """Other nodes have our cluster id, too: no second server is looked for (B146)."""
+    is_confirmed: Callable[[], bool] = _always
+    """Whether it is certain now that no other node leads (B401). Asked once in every turn of the loop: must be cheap."""
 
 
 class Leadership:
@@ -118,12 +90,23 @@ class Leadership:
         self._sids: list[int] = []
         self._handlers: dict[int, Callable[[hot.Message], None]] = {}
         self.is_serving = False
+        self._is_over = False
+        self._beginning: asyncio.Task[None] | None = None
+        """The task that runs `begin`."""
+        self._connected = asyncio.Event()
+        self._has_room = True
+        self._is_reading = True
+        self._unspoken: list[bytes] = []
+        """Frames that met the hold; they leave when it ends."""
+        self._unheard: list[hot.Message] = []
+        """Requests that met the hold; they are handled when it ends."""
         leaving: set[str] = set()
+        self.lease = LeaseGate(ports.is_confirmed, loop, self._held, self._released)
         self.core = ports.core
         self.core.reset_leadership(self._admit, self._handle)
         newest_ns = max((one.last_timestamp_ns for one in store.state.channels.values()), default=0)
         self.core.last_timestamp_ns = max(self.core.last_timestamp_ns, newest_ns)
-        self.requests = Requests(ports.outbox, loop)
+        self.requests = Requests(ports.outbox, loop, self.lease.confirm)
         self.proposer = Proposer(
             core=self.core,
             loop=loop,
@@ -132,8 +115,11 @@ class Leadership:
             take_progress=lambda: self.engine.take_progress(),  # noqa: PLW0108  the engine is built later
             wall_ns=ports.wall_ns,
             on_applied=self._applied,
+            on_refused=self._refused,
+            on_lost=self.end,
             on_fatal=ports.on_fatal,
             set_reading=self._set_reading,
+            confirm=self.lease.confirm,
         )
         self.prober = Prober(
             heartbeats=Heartbeats(options.hb_interval_ns, options.hb_fail_count),
@@ -143,8 +129,9 @@ class Leadership:
             monotonic_ns=ports.monotonic_ns,
             timeout_s=options.hb_timeout_ns / 1e9,
             on_timed_out=lambda client_id: self.clients.timed_out(client_id),  # noqa: PLW0108  built later
+            confirm=self.lease.confirm,
         )
-        port = DeliveryPort(ports.connection, ports.outbox, self.proposer, self.prober.is_failing)
+        port = DeliveryPort(ports.connection, ports.outbox, self.proposer, self.lease, self.prober.is_failing)
         self.delivery = Context(
             store=store,
             port=port,
@@ -206,6 +193,7 @@ class Leadership:
             find=self.channels.get,
             delete=self.channels.delete,
             has_subscribers=self.subscriptions.has_online,
+            confirm=self.lease.confirm,
         )
         self.trace: Trace | None = None
         if trace.is_enabled():
@@ -216,66 +204,173 @@ class Leadership:
     # ---- begin and end
 
     async def begin(self) -> None:
-        """Take the role.
+        """Take the role. `end` cancels it wherever it is.
 
         Raises:
             AnotherServerError: a second server with our cluster id answers (B146).
 
         """
+        self._beginning = asyncio.current_task()
+        try:
+            await self._begin()
+        finally:
+            self._beginning = None
+
+    async def _begin(self) -> None:
         self.channels.recover()
         await self._write_preamble()
+        self._stop_if_over()
         self.sweeper.recover()
         await self.proposer.drain()  # nobody gets a message that expired while the server was down (B328)
+        self._stop_if_over()
         self.engine.recover(
             [one for one in self._ports.store.state.subscriptions.values() if one.is_online], self.channels.by_name
         )
-        self.prober.recover()
         self._listen(self.requests.subject, self.requests.handle)
-        await self._refuse_second_server()
+        if not self._ports.is_clustered:
+            await refuse_second_server(
+                self.requests,
+                self._ports.outbox,
+                cluster_id=self._ports.options.cluster_id,
+                connect_subject=self._subjects.connect,
+                timeout_s=SECOND_SERVER_PROBE_S,
+            )
+            self._stop_if_over()
         self._open()
-        await self._ports.connection.barrier()
+        await self._until_listening()
+        self._stop_if_over()
+        self.prober.recover()
         self.is_serving = True
         self.engine.resume_all()
         self.watchdog.start()
 
+    def _stop_if_over(self) -> None:
+        """The leadership may have ended while `begin` waited, or by what it did: then it must not touch anything any more."""
+        if self._is_over:
+            raise asyncio.CancelledError
+
+    async def _until_listening(self) -> None:
+        """Return when NATS has all our subscriptions, however often the connection is lost until then."""
+        while True:
+            self._connected.clear()
+            try:
+                await self._ports.connection.barrier()
+            except NatsUnavailableError:
+                await self._connected.wait()
+            else:
+                return
+
     def end(self) -> None:
-        """Drop the role: stop listening, then timers, then forget."""
+        """Drop the role, at once and for good; again, it does nothing. What was proposed is answered when its outcome is told.
+
+        Nothing but refusals leaves from here on, and answers to what was committed.
+        """
+        if self._is_over:
+            return
+        self._is_over = True
         self.is_serving = False
-        for sid in self._sids:
-            self._ports.connection.unsubscribe(sid)
+        if self._beginning is not None:
+            self._beginning.cancel()
+        self._stop_listening()
+        self.lease.end()
         self.prober.stop_all()
         self.watchdog.stop()
         self.sweeper.stop()
         self.engine.stop_all()
         self.requests.cancel_all()
+        self._unheard.clear()
+        self._unspoken.clear()
+        self._ports.outbox.take()
+        self.clients.refuse_probing()
         self.proposer.stop()
-        self.core.reset_leadership(self._admit, self._handle)
+        self.core.forget_lines()  # a read that is being parsed still uses them
+        self.core.reset_leadership(_admit_nothing, _handle_nothing)
+        self.core.observer = hot.Observer()
+        self.core.is_traced = False
+        self._adopt_reading()
+
+    def is_over(self) -> bool:
+        """Whether `end` was called, which may be while something is awaited."""
+        return self._is_over
 
     async def stop(self) -> None:
-        """Orderly stop: take no more requests, commit what is open with the last progress, then end (O234)."""
+        """Orderly stop: take no more requests, commit what is open with the last progress, then end (O234).
+
+        What arrives until NATS has heard that we do not listen any more is served; nothing arrives later.
+        """
         self.is_serving = False
-        for sid in self._sids:
-            self._ports.connection.unsubscribe(sid)
-        self._sids.clear()
+        self._stop_listening()
         with suppress(NatsUnavailableError):  # then nothing of what was sent to us can arrive any more
             await self._ports.connection.barrier()
+        if self.is_over():
+            return
         self.prober.pause()
         self.watchdog.stop()
         self.requests.cancel_all()
+        self.clients.refuse_probing()
         self.sweeper.stop()
         await self.proposer.drain()
+        if self.is_over():
+            return
         for progress in self.engine.stop_all():
             self.proposer.add(progress)
         self.proposer.add(CleanStop())
         await self.proposer.drain()
+        if self.is_over():
+            return
         self.prober.stop_all()
         self.proposer.stop()
         self._ports.outbox.flush()
+
+    # ---- silence
+
+    def hold(self) -> None:
+        """It is not certain any more that no other node leads: be silent, and read nothing (B401)."""
+        self.lease.hold()
+
+    def release(self) -> None:
+        """It is certain again."""
+        self.lease.release()
+
+    def _held(self) -> None:
+        self._keep_back()
+        self.proposer.hold()
+        self.prober.hold()
+        self.requests.hold()
+        self.sweeper.hold()
+        self._adopt_reading()
+
+    def _released(self) -> None:
+        """Go on with what was kept back, in its order, then with all that waits."""
+        self._adopt_reading()
+        self.proposer.release()
+        self.prober.release()
+        self.requests.release()
+        self.sweeper.release()
+        self._ports.outbox.parts += self._unspoken
+        self._unspoken = []
+        unheard, self._unheard = self._unheard, []
+        for message in unheard:
+            self._handle(message)
+        self.take_turn()
+        if self.is_serving:
+            self.engine.resume_all()
+
+    def _keep_back(self) -> None:
+        """What is about to leave waits for the release; at the end of the leadership it is dropped."""
+        self._unspoken += self._ports.outbox.take()
+        self._unspoken += self.core.replies
+        self.core.replies = []
 
     # ---- turns of the loop
 
     def take_turn(self) -> None:
         """One socket read was parsed and its requests handled: send into the room that acks made, seal, one write."""
+        if self._is_over:
+            return
+        if not self.lease.confirm():
+            self._keep_back()
+            return
         core = self.core
         if core.replies:
             self._ports.outbox.parts += core.replies
@@ -287,11 +382,15 @@ class Leadership:
             self.proposer.want_progress()
         self._ports.outbox.flush()
         self.proposer.hold_reading()
+        self.proposer.note_turn()
 
     def _handle(self, message: hot.Message) -> None:
         """One request. A bug in its handler ends the request, not the node: it must not be a way to stop us."""
         handler = self._handlers.get(message.sid)
         if handler is None:
+            return
+        if not self.lease.confirm():
+            self._unheard.append(message)
             return
         try:
             handler(message)
@@ -300,6 +399,7 @@ class Leadership:
 
     def on_connected(self) -> None:
         """NATS is back: what waits is sent."""
+        self._connected.set()
         self._adopt_max_payload()
         if self.is_serving:
             self.engine.resume_all()
@@ -341,7 +441,7 @@ class Leadership:
 
         def done(result: Result) -> None:
             if applied.done():
-                return  # cancelled: the node stops
+                return  # cancelled: the node stops, or leads no more
             if isinstance(result, Refusal):
                 applied.set_exception(RequestError(result.text, field="preamble", value=operations[0]))
             else:
@@ -352,29 +452,6 @@ class Leadership:
         self.proposer.add(operations[-1], done)
         await applied
         self.subscriptions.ack_inbox_prefix = f"_INBOX.{state.ack_inbox_token}"
-
-    async def _refuse_second_server(self) -> None:
-        """B146: ask as a client whether somebody answers for our cluster id."""
-        answered: asyncio.Future[bytes | None] = self._ports.loop.create_future()
-        request = ConnectRequest(
-            clientID=self._ports.options.cluster_id, heartbeatInbox=f"{self.requests.inbox_prefix}.probe"
-        )
-        self.requests.send(
-            self._subjects.connect, request.SerializeToString(), SECOND_SERVER_PROBE_S, answered.set_result
-        )
-        answer = await answered
-        if answer is None:
-            logger.debug("Did not detect another server instance")
-            return
-        try:
-            response = ConnectResponse.FromString(answer)
-        except DecodeError:
-            return
-        close = CloseRequest(clientID=self._ports.options.cluster_id)
-        if names.is_inbox(response.closeRequests):  # else it is no subject, and would break our own connection
-            self._ports.outbox.send(response.closeRequests, close.SerializeToString())
-            self._ports.outbox.flush()
-        raise AnotherServerError(cluster_id=self._ports.options.cluster_id)
 
     def _open(self) -> None:
         """Listen to acks, then to clients (B80, B134)."""
@@ -401,6 +478,11 @@ class Leadership:
         sid = self._ports.connection.subscribe(subject)
         self._sids.append(sid)
         return sid
+
+    def _stop_listening(self) -> None:
+        for sid in self._sids:
+            self._ports.connection.unsubscribe(sid)
+        self._sids.clear()
 
     # ---- callbacks between roles
 
@@ -429,8 +511,32 @@ class Leadership:
         if warning is not None:
             logger.warning("%s", warning)
 
+    def _refused(self, acks: list[bytes], text: str) -> None:
+        """Leadership ended: these publishes were not proposed, or nobody knows whether they are in the log (B400, B402)."""
+        outbox = self._ports.outbox
+        outbox.parts += responses.refused_pub_acks(acks, text, self._ports.connection.max_payload)
+        outbox.flush()
+
     def _set_reading(self, wanted: bool) -> None:
+        self._has_room = wanted
+        self._adopt_reading()
+
+    def _adopt_reading(self) -> None:
+        """Read from NATS while the open batch has room and this node may speak; who comes after us finds it reading."""
+        wanted = self._is_over or (self._has_room and self.lease.is_open)
+        if wanted == self._is_reading:
+            return
+        self._is_reading = wanted
         if wanted:
             self._ports.connection.resume_reading()
         else:
             self._ports.connection.pause_reading()
+
+
+def _admit_nothing(message: PubMsg, _subject: bytes) -> windows.Channel:
+    """Nobody leads: what still arrives belongs to a leadership that ended."""
+    raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)
+
+
+def _handle_nothing(_message: hot.Message) -> None:
+    """As `_admit_nothing`: no answer, because the true leader may have received it, too (B401)."""

@@ -35,11 +35,15 @@ class Outbox:
             self._scheduled = True
             self._loop.call_soon(self._turn_ended)
 
+    def take(self) -> list[bytes]:
+        """Everything collected, which is not written then."""
+        parts, self.parts = self.parts, []
+        return parts
+
     def flush(self) -> None:
         """One write of everything collected."""
         if self.parts:
-            parts, self.parts = self.parts, []
-            self._write(parts)
+            self._write(self.take())
 
     def _turn_ended(self) -> None:
         self._scheduled = False

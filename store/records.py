@@ -83,6 +83,7 @@ def encode_cluster(state: State) -> bytes:
         next_subscription_id=state.next_subscription_id,
         next_client_number=state.next_client_number,
         progress_is_exact=state.progress_is_exact,
+        configuration=state.configuration,
     ).SerializeToString()
 
 
@@ -96,6 +97,7 @@ def decode_cluster(content: bytes) -> State:
         next_subscription_id=record.next_subscription_id,
         next_client_number=record.next_client_number,
         progress_is_exact=record.progress_is_exact,
+        configuration=record.configuration,
     )
 
 

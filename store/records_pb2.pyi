@@ -16,20 +16,22 @@ class Identity(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
 
 class Cluster(_message.Message):
-    __slots__ = ("cluster_id", "ack_inbox_token", "next_channel_id", "next_subscription_id", "next_client_number", "progress_is_exact")
+    __slots__ = ("cluster_id", "ack_inbox_token", "next_channel_id", "next_subscription_id", "next_client_number", "progress_is_exact", "configuration")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ACK_INBOX_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NEXT_CHANNEL_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_SUBSCRIPTION_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_CLIENT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_IS_EXACT_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     ack_inbox_token: str
     next_channel_id: int
     next_subscription_id: int
     next_client_number: int
     progress_is_exact: bool
-    def __init__(self, cluster_id: _Optional[str] = ..., ack_inbox_token: _Optional[str] = ..., next_channel_id: _Optional[int] = ..., next_subscription_id: _Optional[int] = ..., next_client_number: _Optional[int] = ..., progress_is_exact: _Optional[bool] = ...) -> None: ...
+    configuration: bytes
+    def __init__(self, cluster_id: _Optional[str] = ..., ack_inbox_token: _Optional[str] = ..., next_channel_id: _Optional[int] = ..., next_subscription_id: _Optional[int] = ..., next_client_number: _Optional[int] = ..., progress_is_exact: _Optional[bool] = ..., configuration: _Optional[bytes] = ...) -> None: ...
 
 class Client(_message.Message):
     __slots__ = ("client_id", "conn_id", "heartbeat_inbox", "protocol", "ping_interval_s", "ping_max_out")

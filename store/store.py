@@ -4,7 +4,7 @@ Rules: the journal is the commit point, so applying never waits for the disk, ex
 written at a time, with the last applied entry in the same transaction; what changes meanwhile is the next one. After an
 error in applying or writing nothing more is written: stopped is better than wrong.
 
-All methods are for one thread, the first one to apply. Completions come back to it through `post`.
+All methods but `copy` and `prepare` are for one thread, the first one to apply. Completions come back to it through `post`.
 """
 
 import logging
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from store.constants import PENDING_MAX_BYTES, TAIL_MAX_BYTES
@@ -22,9 +23,11 @@ from store.lmdb.batch import collect
 from store.lmdb.environment import Environment, Identity, open_environment
 from store.lmdb.load import load
 from store.lmdb.reader import Reader
+from store.lmdb.snapshot import PreparedCopy, SharedEnvironment, copy_environment, prepare_copy
 from store.lmdb.writer import Writer
+from store.machine import cluster
 from store.machine.apply import apply_entry
-from store.machine.state import Channel, Result
+from store.machine.state import Channel, Result, State
 from store.reading import Reading
 
 logger = logging.getLogger(__name__)
@@ -45,7 +48,12 @@ class CommittedEntry(Protocol):
 
     @property
     def data(self) -> memoryview:
-        """What `store.entry.encode` made."""
+        """What `store.entry.encode` made, or a configuration."""
+        ...
+
+    @property
+    def is_configuration(self) -> bool:
+        """`data` is a configuration, which only the log understands."""
         ...
 
 
@@ -62,7 +70,10 @@ class Callbacks:
 
 
 class Store:
-    """The state machine behind the log. Made by `open_store`."""
+    """The state machine behind the log. Made by `open_store`.
+
+    `state` is another object after `install`: nobody may keep parts of it across that.
+    """
 
     def __init__(
         self,
@@ -73,23 +84,29 @@ class Store:
         tail_max_bytes: int,
         pending_max_bytes: int,
     ) -> None:
-        self.state, self._index, self._term = load(environment)
-        self.state.tail.max_bytes = tail_max_bytes
+        self._tail_max_bytes = tail_max_bytes
         self._pending_max_bytes = pending_max_bytes
-        self._durable_index = self._index
-        self._written_index = self._index
-        self._reported_index = self._index
-        self._is_failure_reported = False
-        self._writing_bytes = 0
-        self._environment = environment
         self._directory = directory
         self._callbacks = callbacks
-        self._reader = Reader(environment)
-        self._reading = Reading(self._reader)
-        self._writer = Writer(environment, self._wake)
+        self._identity = environment.identity
+        self._is_synced = environment.is_synced
+        self._is_failure_reported = False
         self._broken: BaseException | None = None
         self._is_closed = False
         self._thread_id: int | None = None
+        self._begin(environment, *load(environment))
+
+    def _begin(self, environment: Environment, state: State, index: int, term: int) -> None:
+        """Go on from `state`, which is what `environment` holds: after entry `index`, all of it durable and told."""
+        self.state = state
+        self.state.tail.max_bytes = self._tail_max_bytes
+        self._index, self._term = index, term
+        self._durable_index = self._written_index = self._reported_index = index
+        self._writing_bytes = 0
+        self._shared = SharedEnvironment(environment)
+        self._reader = Reader(environment)
+        self._reading = Reading(self._reader)
+        self._writer = Writer(environment, self._wake)
 
     # ---- the state machine of the log
 
@@ -100,6 +117,10 @@ class Store:
     def durable_index(self) -> int:
         """Index of the last applied entry that survives a power failure."""
         return self._durable_index
+
+    def configuration(self) -> bytes:
+        """Data of the last configuration entry up to `last_applied`; empty if there was none."""
+        return self.state.configuration
 
     def apply(self, entries: Sequence[CommittedEntry]) -> list[list[Result]]:
         """Apply entries, in log order from `last_applied` + 1 on; the results of their operations, one list for each.
@@ -123,7 +144,9 @@ class Store:
         while self.pending_bytes > self._pending_max_bytes:
             self._wait()
         results: list[Result] = []
-        if entry.data:
+        if entry.is_configuration:
+            cluster.configure(self.state, bytes(entry.data))
+        elif entry.data:
             results = apply_entry(self.state, decode(entry.data), entry.index, self._reader)
         self._index, self._term = entry.index, entry.term
         self.state.tail.evict(self._durable_index)
@@ -152,6 +175,55 @@ class Store:
         """Timestamp of a message that exists, Unix nanoseconds."""
         return self._reading.timestamp_ns(channel, seq)
 
+    # ---- snapshots
+
+    def copy(self, directory: Path) -> tuple[int, int]:
+        """Write a consistent copy of what is durable into `directory`; index and term of the last entry it contains.
+
+        Blocks, beside everything else; any thread. Raises StoreError; then no file is left.
+        """
+        with self._shared.in_use() as environment:
+            return copy_environment(environment, directory)
+
+    def prepare(self, directory: Path) -> PreparedCopy:
+        """Check and load a copy that another node made into `directory`, and make it this node's own, durably.
+
+        Shares nothing with this store. Takes `directory` over: it is gone when this raises, and after `install` or
+        `discard`. For a FILE store it must lie on the data directory's file system. Blocks; any thread.
+
+        Raises:
+            CorruptionError, FormatVersionError, IdentityError, StoreError: see `prepare_copy`.
+
+        """
+        return prepare_copy(directory, self._identity, is_synced=self._is_synced)
+
+    def install(self, prepared: object) -> None:
+        """Let what `prepare` returned replace the state, durably. What was not written of the old state is dropped.
+
+        `on_durable` is told the copy's index, and nothing of the old state any more. Waits for a transaction that is
+        being written.
+
+        Raises:
+            InvariantError: the copy is older than this store, which is as it was.
+            WriteError: the node must stop: it has the old state or the copy's.
+
+        """
+        self._check_usable()
+        assert isinstance(prepared, PreparedCopy)
+        if prepared.index < self._index:
+            raise InvariantError(f"a copy up to entry {prepared.index} is to replace the state after {self._index}")
+        self._writer.stop()
+        try:
+            environment = prepared.install(None if self._directory is None else self._directory.store_path)
+        except BaseException as error:
+            self._broken = error
+            raise
+        self._shared.close(must_wait=False)  # a copy that is being made of it ends by itself
+        self._begin(environment, prepared.state, prepared.index, prepared.term)
+        self._reported_index = prepared.index - 1
+        self._wake()
+        logger.info("another node's state was installed index=%d term=%d", prepared.index, prepared.term)
+
     # ---- writing behind
 
     def flush(self) -> None:
@@ -170,7 +242,7 @@ class Store:
         finally:
             self._is_closed = True
             self._writer.stop()
-            self._environment.close()
+            self._shared.close(must_wait=True)
             if self._directory is not None:
                 self._directory.unlock()
 
@@ -192,7 +264,7 @@ class Store:
             self._writer.submit(batch)
 
     def _wake(self) -> None:
-        """Called by the writer's thread: it has something to say."""
+        """Called by the writer's thread: it has something to say. And by `install`, which has, too."""
         with suppress(
             RuntimeError
         ):  # the owner's loop is closed: only flush and close are left, which wait by themselves

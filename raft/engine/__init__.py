@@ -1,15 +1,15 @@
 """The only importer of PySyncObj: election, commit rule and append handling behind the typed `Consensus`."""
 
-from .commands import NO_OP, REGULAR
+from .commands import CONFIGURATION, NO_OP, REGULAR
 from .consensus import Consensus
-from .ports import EnginePorts, Message, RandomSource, Role, Timing
+from .ports import EnginePorts, RandomSource, Role, Timing
 
 __all__ = [
+    "CONFIGURATION",
     "NO_OP",
     "REGULAR",
     "Consensus",
     "EnginePorts",
-    "Message",
     "RandomSource",
     "Role",
     "Timing",

@@ -11,3 +11,6 @@ REGULAR: Final = b"\x00"
 
 NO_OP: Final = b"\x01"
 """The first entry of a leadership, and entry 1 of every log."""
+
+CONFIGURATION: Final = b"\x04"
+"""Who the members are (`raft.membership`). Not a value of PySyncObj's, which must never take it for its own."""

@@ -4,18 +4,21 @@ Rules:
 - Committed entries are applied as one ordered list; nothing is unpickled, no-ops are passed on like any entry.
 - A leader counts itself towards a commit only up to what its own journal has synced. The rule covers the commit part of
   a tick only, because the same stock method also numbers new entries.
+- Nothing is committed beyond what a majority of the current configuration has, whether this node is part of it or not.
+- No election begins unless it was permitted: members are asked first (`raft.election`).
 - Queue, forwarding, log compaction and the stock sender never run.
 Accessors are methods, not properties: `SyncObj.__init__` reads every attribute while half of them are unset.
 """
 
 import math
-from typing import Final
+from typing import Final, cast
 
 from pysyncobj import syncobj
 from pysyncobj.config import SyncObjConf
 
 from raft.errors import InvariantError
 from raft.journal.log import Log, LogEntry
+from raft.membership import Member
 
 from .parts import NullPoller, PeerNode, PortTransport, RefusingSerializer
 from .ports import EnginePorts, Role, Timing
@@ -35,6 +38,8 @@ _ROLES: Final = (Role.FOLLOWER, Role.CANDIDATE, Role.LEADER)
 class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     """One node's consensus state. Reached only through `Consensus`."""
 
+    _SyncObj__otherNodes: set[PeerNode]
+
     def __init__(
         self,
         *,
@@ -49,6 +54,8 @@ class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self._log = log
         self._counts_durable_only = False
         self._ticking = False
+        self._is_election_permitted = False
+        self._is_member = False
         conf = SyncObjConf(
             autoTick=False,
             journalFile=log,
@@ -74,9 +81,59 @@ class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self._SyncObj__raftLastApplied = applied_index
         self._SyncObj__raftCommitIndex = max(1, applied_index)
 
-    def expire_election_timeout(self) -> None:
-        """Make the next tick start an election."""
+    def installed(self, index: int) -> None:
+        """The state machine was replaced by a snapshot up to `index`."""
+        self._SyncObj__raftLastApplied = index
+        self._SyncObj__raftCommitIndex = max(index, self.commit_index())
+
+    def raise_commit(self, index: int) -> None:
+        """Entries up to `index`, which the log has, are known to be committed."""
+        assert index <= self.last_index()
+        self._SyncObj__raftCommitIndex = max(index, self.commit_index())
+
+    def set_members(self, others: list[PeerNode], *, is_member: bool) -> None:
+        """The current configuration has `others`, and this node or not. A leader begins to count new ones at once."""
+        self._is_member = is_member
+        now = syncobj.monotonicTime()
+        for node in others:
+            if node not in self._SyncObj__otherNodes:
+                self._SyncObj__raftMatchIndex[node] = 0
+                self._SyncObj__lastResponseTime[node] = now
+        self._SyncObj__otherNodes = set(others)
+
+    def set_match(self, node: PeerNode, index: int) -> None:
+        """A member of the configuration has everything up to `index` durably."""
+        self._SyncObj__raftMatchIndex[node] = index
+
+    def match_index(self, node: PeerNode) -> int:
+        """What is known of a member since this leadership began."""
+        return int(self._SyncObj__raftMatchIndex.get(node, 0))
+
+    def heard(self, node: PeerNode) -> None:
+        """A member of the configuration has answered in this term."""
+        self._SyncObj__lastResponseTime[node] = syncobj.monotonicTime()
+
+    def elect(self) -> None:
+        """Begin an election in a tick now: a majority would vote for this node, it was asked to take over, or it is alone."""
         self._SyncObj__raftElectionDeadline = -math.inf
+        self._is_election_permitted = True
+        try:
+            self.run_tick()
+        finally:
+            self._is_election_permitted = False
+
+    def postpone_election(self) -> None:
+        """Let the election timeout run anew."""
+        timeout = self._SyncObj__generateRaftTimeout()
+        self._SyncObj__raftElectionDeadline = syncobj.monotonicTime() + timeout
+
+    def election_deadline_s(self) -> float:
+        """When the election timeout passes."""
+        return float(self._SyncObj__raftElectionDeadline)
+
+    def is_taking_over(self) -> bool:
+        """Whether the leader has asked this node to be elected."""
+        return bool(self._SyncObj__transferInProgress)
 
     def run_tick(self) -> None:
         """Elect, commit, apply, send: whatever is due."""
@@ -107,10 +164,10 @@ class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         """Current term."""
         return int(self._SyncObj__raftCurrentTerm)
 
-    def leader_id(self) -> str | None:
-        """Id of the leader of the current term, if known."""
+    def leader(self) -> Member | None:
+        """The leader of the current term, if known."""
         leader = self._SyncObj__raftLeader
-        return None if leader is None else str(leader.id)
+        return None if leader is None else cast("PeerNode", leader).member
 
     def last_index(self) -> int:
         """Index of the log's last entry, durable or not."""
@@ -129,12 +186,9 @@ class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         index = self._SyncObj__noopIDx
         return None if index is None else int(index)
 
-    def next_deadline_s(self) -> float | None:
-        """When time alone makes a tick necessary; None while it cannot."""
-        if self.is_leader():
-            return float(self._SyncObj__newAppendEntriesTime) if self._SyncObj__otherNodes else None
-        # Without a connection no election can start, and the deadline would lie in the past for ever.
-        return float(self._SyncObj__raftElectionDeadline) if self._SyncObj__connectedToAnyone() else None
+    def next_heartbeat_s(self) -> float:
+        """When a leader must send again."""
+        return float(self._SyncObj__newAppendEntriesTime)
 
     def _on_state_changed(self, old: int, new: int) -> None:
         self._ports.role_changed(_ROLES[old], _ROLES[new])
@@ -142,8 +196,18 @@ class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     # Overrides of stock methods, by their mangled names.
 
     def _SyncObj__getCurrentLogIndex(self) -> int:  # noqa: N802
-        last = self.last_index()
-        return min(last, self._log.durable_index) if self._counts_durable_only else last
+        return self._committable_index() if self._counts_durable_only else self.last_index()
+
+    def _committable_index(self) -> int:
+        """What a majority of the configuration has, this node as far as its journal has synced (Raft paper, section 5.3)."""
+        has = sorted(self._SyncObj__raftMatchIndex[node] for node in self._SyncObj__otherNodes)
+        if self._is_member:
+            has.append(min(self.last_index(), self._log.durable_index))
+            has.sort()
+        return has[(len(has) - 1) // 2] if has else 0
+
+    def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
+        return self._is_election_permitted
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         super()._SyncObj__onBecomeLeader()
@@ -153,7 +217,7 @@ class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
         self._counts_durable_only = False  # the commit part of the tick is over; applying may propose
         applied, committed = self.applied_index(), self.commit_index()
-        if committed > applied:
+        if committed > applied and self._ports.may_apply():
             entries = self._entries_to_apply(applied + 1, committed)
             self._ports.apply(entries)
             self._SyncObj__raftLastApplied = entries[-1][1]

@@ -1,21 +1,24 @@
 """The parts put in place of PySyncObj's own: node, transport, poller and snapshot serializer."""
 
+from collections.abc import Callable
 from zlib import crc32
 
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from raft.errors import InvariantError
+from raft.membership import Member
 
-from .ports import EnginePorts, Message
+from .ports import StockMessage
 
 
 class PeerNode(Node):  # type: ignore[misc]  # pysyncobj has no types
-    """A member, known by its id. The hash is the id's alone, so the order of sets is the same in every process."""
+    """A member, known by its key. The hash is the key's alone, so the order of sets is the same in every process."""
 
-    def __init__(self, node_id: str) -> None:
-        super().__init__(node_id)
-        self._hash = crc32(node_id.encode())
+    def __init__(self, member: Member) -> None:
+        super().__init__(member.key)
+        self.member = member
+        self._hash = crc32(member.key.encode())
 
     def __hash__(self) -> int:
         return self._hash
@@ -25,17 +28,17 @@ class PeerNode(Node):  # type: ignore[misc]  # pysyncobj has no types
 
 
 class PortTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
-    """Hands outgoing messages to the port. It is always ready: connections are the link's business."""
+    """Hands outgoing messages on. It is always ready: connections are the link's business."""
 
     ready = True
 
-    def __init__(self, ports: EnginePorts) -> None:
+    def __init__(self, send: Callable[[Member, StockMessage], None]) -> None:
         super().__init__(None, None, None)
-        self._ports = ports
+        self._send = send
 
-    def send(self, node: PeerNode, message: Message) -> bool:
+    def send(self, node: PeerNode, message: StockMessage) -> bool:
         """Pass the message on; delivery is nobody's promise."""
-        self._ports.send(node.id, message)
+        self._send(node.member, message)
         return True
 
     def destroy(self) -> None:

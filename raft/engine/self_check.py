@@ -18,6 +18,7 @@ MODULE_NAMES: Final = ("SyncObj", "createJournal", "monotonicTime", "random", "P
 
 OVERRIDDEN_METHODS: Final = (
     "_SyncObj__applyLogEntries",
+    "_SyncObj__connectedToAnyone",
     "_SyncObj__getCurrentLogIndex",
     "_SyncObj__onBecomeLeader",
     "_SyncObj__sendAppendEntries",
@@ -27,11 +28,11 @@ OVERRIDDEN_METHODS: Final = (
 )
 """Methods replaced in the subclass. A renamed one would leave the stock behaviour in place."""
 
-CALLED_METHODS: Final = ("_SyncObj__connectedToAnyone", "_SyncObj__getEntries", "_SyncObj__setState", "doTick")
+CALLED_METHODS: Final = ("_SyncObj__generateRaftTimeout", "_SyncObj__getEntries", "_SyncObj__setState", "doTick")
 """Methods the engine calls or relies on being called."""
 
 ASSIGNED_ATTRIBUTES: Final = (
-    "_SyncObj__connectedNodes",
+    "_SyncObj__lastResponseTime",
     "_SyncObj__newAppendEntriesTime",
     "_SyncObj__noopIDx",
     "_SyncObj__otherNodes",
@@ -41,8 +42,10 @@ ASSIGNED_ATTRIBUTES: Final = (
     "_SyncObj__raftLastApplied",
     "_SyncObj__raftLeader",
     "_SyncObj__raftLog",
+    "_SyncObj__raftMatchIndex",
     "_SyncObj__raftState",
     "_SyncObj__serializer",
+    "_SyncObj__transferInProgress",
     "_poller",
 )
 """Attributes that `SyncObj.__init__` must set, because the engine reads or replaces them."""

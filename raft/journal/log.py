@@ -10,7 +10,7 @@ Rules:
 Invariants: indexes grow by one without gap. `durable_index` is at most the last index, and falls with a truncation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, SupportsIndex, TypeAlias, overload
 
@@ -69,6 +69,7 @@ class Log:
         self._durable_index = self._last_index()
 
         self._is_appending = False
+        self._truncated_index: int | None = None  # the lowest in this append
         self._aside: list[LogEntry] = []  # the tail set aside in this append; the first `_aside_kept` came back
         self._aside_kept = 0
         self._reset_entries: list[tuple[int, int]] | None = None  # index and term, between `clear` and the second `add`
@@ -85,6 +86,9 @@ class Log:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[LogEntry]:
+        return iter(self._entries)
 
     @overload
     def __getitem__(self, position: SupportsIndex) -> LogEntry: ...
@@ -179,14 +183,19 @@ class Log:
         """An append of a leader is about to be handled. Call `end_append` in every case."""
         assert not self._is_appending
         self._is_appending = True
+        self._truncated_index = None
 
-    def end_append(self) -> None:
-        """The append is handled: what it did not contradict belongs to the log again."""
+    def end_append(self) -> int | None:
+        """The append is handled: what it did not contradict belongs to the log again.
+
+        The first index of what it did contradict, which was cut off; None if nothing was.
+        """
         assert self._is_appending
         self._is_appending = False
         if self._aside:
             self._entries += self._aside[self._aside_kept :]
             self._aside = []
+        return self._truncated_index
 
     def _is_held(self, index: int, term: int) -> bool:
         """Whether an added entry is the next one set aside, which then comes back; else a conflict is recorded."""
@@ -203,6 +212,7 @@ class Log:
 
     def _truncated(self, tail: list[LogEntry]) -> None:
         index = tail[0][1]
+        self._truncated_index = index
         self._bytes_in_memory -= _memory(tail)
         self._durable_index = min(self._durable_index, index - 1)
         self._taken_index = min(self._taken_index, index - 1)

@@ -1,10 +1,12 @@
-"""Builds the lines a starting server logs (O200-O203, O206, O208-O212). Pure."""
+"""Builds the lines a starting server logs (O200-O203, O206-O212). Pure."""
 
 import platform
+from pathlib import Path
 from typing import Final
 
+from server.config.cluster import ClusterOptions
 from server.config.model import Limits, Options
-from server.config.units import format_duration, friendly_bytes
+from server.config.units import format_duration, friendly_bytes, quote
 from server.version import VERSION
 
 RECOVERING_LINE: Final = "Recovering the state..."
@@ -34,10 +36,22 @@ def recovered_line(channel_count: int | None) -> str:
     return "No recovered state" if channel_count is None else f"Recovered {channel_count} channel(s)"
 
 
+def cluster_lines(cluster: ClusterOptions, *, node_id: str, log_path: Path) -> list[str]:
+    """Who this node is in the cluster (O207), and whether it syncs (O418). `log_path` is the one in use."""
+    peers = [f"peer {number}: {quote(peer)}" for number, peer in enumerate(cluster.peers_of(node_id), 1)]
+    return [
+        f"Cluster Node ID : {node_id}",
+        f"Cluster Log Path: {log_path}",
+        f"Cluster sync: {str(cluster.sync).lower()}",
+        *(["Cluster known peers:", *peers] if peers else []),
+    ]
+
+
 def store_lines(options: Options) -> list[str]:
-    """Type and place of the store (O208, O209), then its limits (O210)."""
+    """Type and place of the store (O208, O209, O417), then its limits (O210)."""
     place = [f"Store location: {options.dir}"] if options.dir else []
-    return [f"Message store is {options.store}", *place, *limits_lines(options.limits)]
+    kind = options.store if options.cluster is None else f"RAFT_{options.store}"
+    return [f"Message store is {kind}", *place, *limits_lines(options.limits)]
 
 
 def limits_lines(limits: Limits) -> list[str]:

@@ -1,24 +1,26 @@
-"""Turns a parsed command line into checked options. Pure.
+"""Turns a parsed command line into checked options. Reads no file but the cluster's secret.
 
 Order: options of the original that do not exist here are refused first, then values are read, then `Options` checks
-them. Errors are one line for the operator (O10).
+them. Without `--clustered` the other options of clustering are ignored (O40). Errors are one line for the operator (O10).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from server.config.cluster import ClusterOptions
 from server.config.model import Limits, Options
 from server.config.option_error import OptionError
+from server.config.secret_file import read_secret
 from server.config.units import parse_size, quote
 
 from .flag_table import (
+    CLUSTER_PREFIX,
+    CLUSTER_SECRET_FILE_TARGET,
     CLUSTERED_TARGET,
     FLAGS,
-    HELP_TARGET,
     NATS_DEBUG_AND_TRACE_TARGET,
     STAN_DEBUG_AND_TRACE_TARGET,
-    VERSION_TARGET,
 )
 from .flags import Flag, FlagValue, Kind
 
@@ -32,8 +34,6 @@ _BOTH: Final = {
     NATS_DEBUG_AND_TRACE_TARGET: ("nats_debug", "nats_trace"),
 }
 """Options that set two fields and win over the single ones, wherever they stand (O79)."""
-
-_NOT_OPTIONS: Final = frozenset((HELP_TARGET, VERSION_TARGET, CLUSTERED_TARGET, *_BOTH))
 
 _OWN_NATS_ONLY: Final = ("host", "port", "nats_debug", "nats_trace")
 
@@ -50,17 +50,16 @@ def evaluate(given: Mapping[str, FlagValue], environ: Mapping[str, str]) -> Eval
     """Options for the values `given` by name as typed. Raises OptionError."""
     _refuse_missing(given)
     values = _values(given)
-    fields: dict[str, object] = {
-        target: value for target, value in values.items() if target not in _NOT_OPTIONS | set(Limits.model_fields)
-    }
+    fields: dict[str, object] = {target: value for target, value in values.items() if target in Options.model_fields}
     for target, pair in _BOTH.items():
         if target in values:
             fields |= dict.fromkeys(pair, values[target])
     limits = Limits.model_validate({name: values[name] for name in Limits.model_fields if name in values})
+    cluster, secret_warnings = _cluster(values) if values.get(CLUSTERED_TARGET) else (None, ())
     options = Options.model_validate(
-        {**fields, "limits": limits, "nats_server_binary": environ.get(BINARY_VARIABLE) or None}
+        {**fields, "limits": limits, "cluster": cluster, "nats_server_binary": environ.get(BINARY_VARIABLE) or None}
     )
-    return Evaluation(options, _warnings(given, options))
+    return Evaluation(options, (*_warnings(given, options), *secret_warnings))
 
 
 def is_asked(given: Mapping[str, FlagValue], target: str) -> bool:
@@ -78,13 +77,6 @@ def _refuse_missing(given: Mapping[str, FlagValue]) -> None:
                 option=flag.dashed(name),
                 value=value,
                 allowed="not to be given",
-            )
-        if flag.target == CLUSTERED_TARGET and value is True:
-            raise OptionError(
-                "clustering is not supported by this version: leave --clustered out or give --clustered=false",
-                option="--clustered",
-                value=value,
-                allowed="false",
             )
 
 
@@ -105,6 +97,19 @@ def _values(given: Mapping[str, FlagValue]) -> dict[str, FlagValue]:
     return values
 
 
+def _cluster(values: Mapping[str, FlagValue]) -> tuple[ClusterOptions, tuple[str, ...]]:
+    """Options of a clustered server, and what the operator should be warned about the secret's file."""
+    fields: dict[str, object] = {
+        target.removeprefix(CLUSTER_PREFIX): value
+        for target, value in values.items()
+        if target.startswith(CLUSTER_PREFIX) and target != CLUSTER_SECRET_FILE_TARGET
+    }
+    warnings: tuple[str, ...] = ()
+    if CLUSTER_SECRET_FILE_TARGET in values:
+        fields["secret"], warnings = read_secret(str(values[CLUSTER_SECRET_FILE_TARGET]))
+    return ClusterOptions.model_validate(fields), warnings
+
+
 def _size(name: str, text: str) -> int:
     try:
         return parse_size(text)
@@ -122,6 +127,8 @@ def _warnings(given: Mapping[str, FlagValue], options: Options) -> tuple[str, ..
             f"Cluster ID {quote(options.cluster_id)} contains dots: a cluster whose ID is its first part hears its "
             "publishes and answers them with errors"
         )
+    if options.cluster is not None:
+        warnings += options.cluster.warnings()
     unused = [_BY_NAME[name].dashed(name) for name in given if options.nats_urls and _acts_on_own_nats(_BY_NAME[name])]
     if unused:
         warnings.append(f"Options without effect together with --nats_server: {' '.join(unused)}")

@@ -1,6 +1,6 @@
 """Lists the options of the command line: those that exist now, and those of the original that are refused by name.
 
-Numbers of the specification: O20-O108. The help text and `docs/reference/options.md` are made from this table.
+Numbers of the specification: O20-O108; `--cluster_secret_file` is ours. The help text and `docs/reference/options.md` are made from this table.
 """
 
 from typing import Final
@@ -34,6 +34,10 @@ SECTIONS: Final = (
 HELP_TARGET: Final = "help"
 VERSION_TARGET: Final = "version"
 CLUSTERED_TARGET: Final = "clustered"
+CLUSTER_PREFIX: Final = "cluster."
+"""Begins the targets that are fields of `ClusterOptions`."""
+CLUSTER_SECRET_FILE_TARGET: Final = CLUSTER_PREFIX + "secret_file"
+"""Leads to the field `secret` by way of a file."""
 STAN_DEBUG_AND_TRACE_TARGET: Final = "stan_debug_and_trace"
 NATS_DEBUG_AND_TRACE_TARGET: Final = "nats_debug_and_trace"
 
@@ -42,6 +46,42 @@ def _flag(section: str, names: str, kind: Kind, target: str, text: tuple[str, st
     """`text` is placeholder and meaning."""
     return Flag(tuple(names.split()), kind, target, section, text[0], text[1], default)
 
+
+def _cluster_flag(name: str, kind: Kind, meaning: str, default: str = "") -> Flag:
+    """An option of clustering: `--cluster_<name>`, which sets the field `name`."""
+    placeholder = _CLUSTER_PLACEHOLDERS.get(kind, kind)
+    return _flag(STREAMING_CLUSTERING, f"cluster_{name}", kind, CLUSTER_PREFIX + name, (placeholder, meaning), default)
+
+
+_CLUSTER_PLACEHOLDERS: Final = {Kind.LIST: "string[,string]"}
+
+_CLUSTERING: Final = (
+    _cluster_flag("node_id", Kind.STRING, "ID of this node if none is stored (random if not given)"),
+    _cluster_flag("bootstrap", Kind.BOOL, "Form a new cluster of this node alone if there is no state", "false"),
+    _cluster_flag("peers", Kind.LIST, "Node IDs of a new cluster; this node's own may be among them"),
+    _cluster_flag(
+        "log_path",
+        Kind.STRING,
+        "Directory of the replication log (cluster ID/node ID in the working directory if not given)",
+    ),
+    _cluster_flag(
+        "log_cache_size",
+        Kind.INTEGER,
+        "No effect: the log entries kept in memory are those that --cluster_trailing_logs asks for",
+        "512",
+    ),
+    _cluster_flag("log_snapshots", Kind.INTEGER, "No effect: snapshots are made on demand and none is kept", "2"),
+    _cluster_flag(
+        "trailing_logs", Kind.INTEGER, "Log entries kept for followers that are late, beyond what is stored", "10240"
+    ),
+    _cluster_flag("sync", Kind.BOOL, "Write the replication log to stable storage before acknowledging", "true"),
+    _cluster_flag("raft_logging", Kind.BOOL, "Log lines of the replication", "false"),
+    _cluster_flag(
+        "allow_add_remove_node", Kind.BOOL, "The leader serves NATS requests to add and remove nodes", "false"
+    ),
+    _cluster_flag("proceed_on_restore_failure", Kind.BOOL, "No effect: an incomplete channel is never served", "false"),
+    _cluster_flag("secret_file", Kind.STRING, "File with the secret that the nodes of the cluster share"),
+)
 
 SUPPORTED: Final = (
     _flag(STREAMING, "cid cluster_id", Kind.STRING, "cluster_id", ("string", "Cluster ID"), "test-cluster"),
@@ -139,9 +179,10 @@ SUPPORTED: Final = (
         "clustered",
         Kind.BOOL,
         CLUSTERED_TARGET,
-        ("bool", "Run in a cluster; this version accepts false only"),
+        ("bool", "Run in a cluster; all options below are ignored without it"),
         "false",
     ),
+    *_CLUSTERING,
     _flag(STREAMING_LOGGING, "SD stan_debug", Kind.BOOL, "stan_debug", ("bool", "Streaming debug log lines"), "false"),
     _flag(STREAMING_LOGGING, "SV stan_trace", Kind.BOOL, "stan_trace", ("bool", "Streaming trace log lines"), "false"),
     _flag(STREAMING_LOGGING, "SDV", Kind.BOOL, STAN_DEBUG_AND_TRACE_TARGET, ("bool", "Both of the above")),
@@ -179,25 +220,23 @@ SUPPORTED: Final = (
 
 _REFUSED_NAMES: Final = {
     Kind.BOOL: (
-        "encrypt|cluster_bootstrap|cluster_sync|cluster_raft_logging|cluster_allow_add_remove_node"
-        "|cluster_proceed_on_restore_failure|file_compact_enabled|file_crc|file_sync|file_truncate_bad_eof"
-        "|sql_no_caching|secure|s syslog|VV|DVV|tls|tlsverify|help_tls|no_advertise|t|js jetstream"
+        "encrypt|file_compact_enabled|file_crc|file_sync|file_truncate_bad_eof|sql_no_caching|secure|s syslog|VV|DVV"
+        "|tls|tlsverify|help_tls|no_advertise|t|js jetstream"
     ),
     Kind.INTEGER: (
-        "cluster_log_cache_size|cluster_log_snapshots|cluster_trailing_logs|file_compact_frag|file_compact_interval"
-        "|file_crc_poly|file_slice_max_msgs|file_fds_limit|file_parallel_recovery|sql_max_open_conns"
-        "|sql_bulk_insert_limit|ms https_port|connect_retries|log_size_limit|max_traced_msg_len|profile|io_batch_size"
-        "|io_sleep_time"
+        "file_compact_frag|file_compact_interval|file_crc_poly|file_slice_max_msgs|file_fds_limit"
+        "|file_parallel_recovery|sql_max_open_conns|sql_bulk_insert_limit|ms https_port|connect_retries"
+        "|log_size_limit|max_traced_msg_len|profile|io_batch_size|io_sleep_time"
     ),
     Kind.STRING: (
-        "sc stan_config|ft_group|sl signal|encryption_cipher|encryption_key|cluster_node_id|cluster_log_path"
-        "|file_slice_archive_script|sql_driver|sql_source|tls_client_key|tls_client_cert|tls_client_cacert|syslog_name"
-        "|c config|r remote_syslog|tlscert|tlskey|tlscacert|cluster cluster_listen|n name server_name|client_advertise"
-        "|cluster_name|cluster_advertise|ports_file_dir|sd store_dir"
+        "sc stan_config|ft_group|sl signal|encryption_cipher|encryption_key|file_slice_archive_script|sql_driver"
+        "|sql_source|tls_client_key|tls_client_cert|tls_client_cacert|syslog_name|c config|r remote_syslog|tlscert"
+        "|tlskey|tlscacert|cluster cluster_listen|n name server_name|client_advertise|cluster_name"
+        "|cluster_advertise|ports_file_dir|sd store_dir"
     ),
     Kind.SIZE: "file_compact_min_size|file_buffer_size|file_slice_max_bytes|file_read_buffer_size",
     Kind.DURATION: "file_slice_max_age|file_auto_sync",
-    Kind.LIST: "cluster_peers|routes",
+    Kind.LIST: "routes",
 }
 """Options are separated by `|`, the names of one option by a blank."""
 

@@ -11,8 +11,8 @@ _PROGRAM: Final = "nats-streaming-server"
 _SHORT_WIDTH: Final = 6
 """Columns of a short name with its comma, so that long names stand in one column."""
 
-_OPTION_WIDTH: Final = 36
-"""Columns of the names and the type, so that descriptions stand in one column."""
+_OPTION_WIDTH_MIN: Final = 36
+"""Columns of the names and the type, so that descriptions stand in one column; more below a heading with long names."""
 
 
 def usage_text() -> str:
@@ -21,7 +21,7 @@ def usage_text() -> str:
     for section in SECTIONS:
         flags = [flag for flag in SUPPORTED if flag.section == section]
         if flags:
-            lines += ["", f"{section}:", *(_line(flag) for flag in flags)]
+            lines += ["", f"{section}:", *_section_lines(flags)]
     return "\n".join(lines) + "\n"
 
 
@@ -35,16 +35,22 @@ def names_and_type(flag: Flag) -> str:
     return ", ".join(flag.dashed(name) for name in flag.names) + _type(flag)
 
 
-def _line(flag: Flag) -> str:
+def _section_lines(flags: list[Flag]) -> list[str]:
+    columns = [_names_column(flag) for flag in flags]
+    width = max(_OPTION_WIDTH_MIN, 1 + max(map(len, columns)))
+    return [
+        f"    {names:<{width}}{flag.meaning}{f' (default: {flag.default})' if flag.default else ''}"
+        for flag, names in zip(flags, columns, strict=True)
+    ]
+
+
+def _names_column(flag: Flag) -> str:
     short, *others = [flag.dashed(name) for name in flag.names]
     if short.startswith("--"):
-        names = f"{'':{_SHORT_WIDTH}}{names_and_type(flag)}"
-    elif others:
-        names = f"{short + ',':<{_SHORT_WIDTH}}{', '.join(others)}{_type(flag)}"
-    else:
-        names = names_and_type(flag)
-    default = f" (default: {flag.default})" if flag.default else ""
-    return f"    {names:<{_OPTION_WIDTH}}{flag.meaning}{default}"
+        return f"{'':{_SHORT_WIDTH}}{names_and_type(flag)}"
+    if others:
+        return f"{short + ',':<{_SHORT_WIDTH}}{', '.join(others)}{_type(flag)}"
+    return names_and_type(flag)
 
 
 def _type(flag: Flag) -> str:

@@ -1,18 +1,19 @@
-"""Holds the options of a server and checks them (O20-O33, O82-O96).
+"""Holds the options of a server and checks them (O20-O33, O40, O82-O96).
 
 An `Options` object that exists is valid. Times are nanoseconds, sizes bytes, 0 means unlimited where the option says so.
 The texts of refusals are the original's where it had one.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from server.protocol.subjects import DEFAULT_DISCOVER_PREFIX
 
 from .channel_limits import PATTERN_ALLOWED, ChannelLimits, EffectiveLimits, LimitRules, is_literal, is_pattern
+from .checks import Frozen, check_count, check_positive_duration, check_subject, is_utf8
+from .cluster import ClusterOptions, check_cluster_id
 from .nats_urls import DEFAULT_PORT, complete
 from .option_error import OptionError
 from .units import SECOND_NS, format_duration, quote
@@ -27,16 +28,9 @@ PORT_RANDOM: Final = -1
 
 _PORT_MAX: Final = 65535
 _CHANNELS: Final = "store_limits.channels"
-_SUBJECT = re.compile(r"[^\s*>.\x00-\x20\x7f]+(?:\.[^\s*>.\x00-\x20\x7f]+)*")
 
 
-class _Frozen(BaseModel):
-    """Strict and immutable: values come from our own parsers, so a wrong type is a bug, not input."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Limits(_Frozen):
+class Limits(Frozen):
     """Limits of the store (O23-O28, O174-O177, O500). 0 = unlimited. All but the first are limits of each channel."""
 
     max_channels: int = 100
@@ -96,7 +90,7 @@ class Limits(_Frozen):
         return self
 
 
-class Options(_Frozen):
+class Options(Frozen):
     """Everything an operator decided, defaults filled in.
 
     Construction raises OptionError (a ConfigError) when a value cannot be used.
@@ -129,6 +123,8 @@ class Options(_Frozen):
     token: SecretStr = SecretStr("")
     replace_durable: bool = False
     nats_server_binary: str | None = None
+    cluster: ClusterOptions | None = None
+    """Only with a FILE store; None = standalone (O40, O400)."""
 
     @field_validator("store", mode="before")
     @classmethod
@@ -157,8 +153,10 @@ class Options(_Frozen):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        _check_subject(self.cluster_id, "cluster ID", "--cluster_id")
-        _check_subject(self.discover_prefix, "discover prefix", "discover_prefix")
+        check_subject(self.cluster_id, "cluster ID", "--cluster_id")
+        check_subject(self.discover_prefix, "discover prefix", "discover_prefix")
+        if self.cluster is not None:
+            self._check_clustered()
         if self.store == "FILE" and not self.dir:
             raise OptionError(
                 "for FILE stores, root directory must be specified", option="--dir", value="", allowed="a directory"
@@ -174,11 +172,21 @@ class Options(_Frozen):
                 allowed="0 with --nats_server",
             )
         self._check_texts()
-        _check_at_least("--hb_interval", self.hb_interval_ns, 1)
-        _check_at_least("--hb_timeout", self.hb_timeout_ns, 1)
-        _check_at_least("--hb_fail_count", self.hb_fail_count, 0)
+        check_positive_duration("--hb_interval", self.hb_interval_ns)
+        check_positive_duration("--hb_timeout", self.hb_timeout_ns)
+        check_count("--hb_fail_count", self.hb_fail_count, 0)
         self._check_login()
         return self
+
+    def _check_clustered(self) -> None:
+        if self.store == "MEMORY":
+            raise OptionError(
+                "stan: clustering mode not supported with MEMORY store type",
+                option="--store",
+                value=self.store,
+                allowed="FILE with --clustered",
+            )
+        check_cluster_id(self.cluster_id)
 
     def _check_texts(self) -> None:
         """What is handed to NATS must be text: bytes of the command line that are not UTF-8 could not be sent."""
@@ -190,7 +198,7 @@ class Options(_Frozen):
             ("--auth", self.token.get_secret_value()),
         )
         for option, text in texts:
-            if not _is_utf8(text):
+            if not is_utf8(text):
                 raise OptionError(
                     f"option {option} must be valid UTF-8", option=option, value="[REDACTED]", allowed="valid UTF-8"
                 )
@@ -209,30 +217,7 @@ class Options(_Frozen):
             )
 
 
-def _check_subject(name: str, kind: str, option: str) -> None:
-    """It becomes part of subjects: no blanks, wildcards or empty tokens (B67)."""
-    if _is_utf8(name) and _SUBJECT.fullmatch(name) is not None:
-        return
-    allowed = "a name without blanks, wildcards and empty parts between dots"
-    raise OptionError(f"invalid {kind} {quote(name)}: it must be {allowed}", option=option, value=name, allowed=allowed)
-
-
-def _is_utf8(text: str) -> bool:
-    """False for text with surrogates, which is how Python passes on other bytes of the command line."""
-    return not any(0xD800 <= ord(char) <= 0xDFFF for char in text)
-
-
 def _check_port(option: str, port: int) -> None:
     if not PORT_RANDOM <= port <= _PORT_MAX:
         allowed = f"{PORT_RANDOM} (random) to {_PORT_MAX}"
         raise OptionError(f"option {option} must be {allowed}, got {port}", option=option, value=port, allowed=allowed)
-
-
-def _check_at_least(option: str, value: int, least: int) -> None:
-    if value < least:
-        is_time = option != "--hb_fail_count"
-        shown = format_duration(value) if is_time else str(value)
-        allowed = "positive" if least else "0 or more"
-        raise OptionError(
-            f"option {option} must be {allowed}, got {shown}", option=option, value=shown, allowed=allowed
-        )

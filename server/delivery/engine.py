@@ -43,11 +43,17 @@ class Engine:
     _by_channel: dict[int, dict[int, Stream]] = field(default_factory=dict)
     _offline_counts: dict[int, dict[int, int]] = field(default_factory=dict)
     """Of durables and durable groups (B271)."""
+    _is_stopped: bool = False
 
     # ---- life of a subscription
 
     def start(self, record: Subscription, channel: windows.Channel, *, is_resumed: bool) -> None:
-        """A subscription was accepted and answered: deliver to it. A resumed durable gets all pending first (B284, B316)."""
+        """A subscription was accepted and answered: deliver to it. A resumed durable gets all pending first (B284, B316).
+
+        Not when leadership ended while its entry was under way (B396).
+        """
+        if self._is_stopped:
+            return
         if record.queue_group:
             group = self._group_of(record, channel)
             self._listen(record, group.join(record), group)
@@ -116,6 +122,7 @@ class Engine:
 
     def stop_all(self) -> list[AnyProgress]:
         """Leadership ends: no timer and no state of this term survives (B395, B396). Returns the last progress."""
+        self._is_stopped = True
         for record, stream in self._by_subscription.values():
             self._stop_listening(record)
             stream.silence()

@@ -12,7 +12,14 @@ class Port(Protocol):
         ...
 
     def is_open(self) -> bool:
-        """True when messages handed over now reach NATS and its buffer has room."""
+        """True when messages handed over now reach NATS and its buffer has room, and this node may speak."""
+        ...
+
+    def confirm(self) -> bool:
+        """Asked once where delivery begins to act by itself: whether this node may still speak (B401).
+
+        After a no `is_open` says no, too, until there is a reason to go on.
+        """
         ...
 
     def wake(self) -> None:

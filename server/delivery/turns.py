@@ -29,7 +29,7 @@ class Turns:
     _backlog: "dict[int, Stream]" = field(default_factory=dict)
     _backlog_scheduled: bool = False
     _blocked: "dict[int, Stream]" = field(default_factory=dict)
-    """Streams that found the connection closed or full, the longest waiting first."""
+    """Streams that found the connection closed or full, or this node silent, the longest waiting first."""
     _retries: dict[int, asyncio.TimerHandle] = field(default_factory=dict)
 
     def note_change(self, stream: "Stream") -> None:
@@ -42,6 +42,7 @@ class Turns:
 
     def resume_all(self) -> None:
         """The connection is (again) open: send what waits for it."""
+        self.port.confirm()
         for key, stream in list(self._blocked.items()):
             if not self.port.is_open():
                 break
@@ -82,6 +83,7 @@ class Turns:
 
     def _run_backlog(self) -> None:
         self._backlog_scheduled = False
+        self.port.confirm()
         backlog, self._backlog = self._backlog, {}
         for stream in backlog.values():
             stream.serve()
@@ -89,6 +91,7 @@ class Turns:
 
     def _retry(self, stream: "Stream") -> None:
         del self._retries[stream.key]
+        self.port.confirm()
         stream.serve()
         self.end()
 
@@ -124,5 +127,6 @@ class Alarm:
 
     def _fired(self) -> None:
         self._timer = None
+        self._turns.port.confirm()
         self._action()
         self._turns.end()

@@ -49,6 +49,7 @@ class Watchdog:
 
     def _look(self) -> None:
         self.start()
+        self.engine.context.port.confirm()
         streams = self.engine.streams
         suspects, self._suspects = self._suspects, {}
         if not self._keys:

@@ -43,11 +43,14 @@ class Sweeper:
     """Propose the end of the channel of this name: `forget` follows, or `note_activity` when it stays."""
     has_subscribers: Callable[[Channel], bool]
     """True when a subscription of the channel is online or being made."""
+    confirm: Callable[[], bool]
+    """Whether this node may speak (B401). What it does at a no includes `hold`."""
     _ages: DueChannels = field(default_factory=DueChannels)
     _expiring: set[int] = field(default_factory=set)
     _inactive: DueChannels = field(default_factory=DueChannels)
     _active_ns: dict[int, int] = field(default_factory=dict)
     _is_running: bool = False
+    _is_held: bool = False
     _timer: asyncio.TimerHandle | None = None
     """Set while there is something to wait for."""
 
@@ -62,8 +65,18 @@ class Sweeper:
     def stop(self) -> None:
         """Leadership is lost."""
         self._is_running = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
+
+    def hold(self) -> None:
+        """Decide nothing for now: a channel may seem inactive only because nothing is read (B401)."""
+        self._is_held = True
+        self._cancel_timer()
+
+    def release(self) -> None:
+        """Go on, one round later: what was sent to us meanwhile is read before."""
+        self._is_held = False
+        if not (self._ages.is_empty and self._inactive.is_empty):
+            self._start_timer()
 
     # ---- what the other roles tell
 
@@ -93,11 +106,18 @@ class Sweeper:
     # ---- rounds
 
     def _start_timer(self) -> None:
-        if self._timer is None and self._is_running:
+        if self._timer is None and self._is_running and not self._is_held:
             self._timer = self.loop.call_later(ROUND_S, self._sweep)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _sweep(self) -> None:
         self._timer = None
+        if not self.confirm():
+            return
         self._sweep_ages()
         self._sweep_inactive()
         if not (self._ages.is_empty and self._inactive.is_empty):

@@ -108,7 +108,8 @@ class Channels:
     def _created(self, channel: windows.Channel, result: Result) -> None:
         name = channel.name
         if isinstance(result, Refusal):
-            logger.error('Creating channel "%s" failed: %s', name, result.text)
+            if result.text not in responses.LOST:
+                logger.error('Creating channel "%s" failed: %s', name, result.text)
             self._forget(name)
         else:
             logger.info('Channel "%s" has been created', name)
@@ -119,7 +120,8 @@ class Channels:
         name = channel.name
         self.deleting.discard(name)
         if isinstance(result, Refusal):
-            logger.error('Error deleting channel "%s": %s', name, result.text)
+            if result.text not in responses.LOST:
+                logger.error('Error deleting channel "%s": %s', name, result.text)
             self.on_kept(channel.channel_id)
             return
         self._forget(name)

@@ -49,6 +49,8 @@ class Clients:
     subjects: Subjects
     leaving: set[str]
     connecting: set[str] = field(default_factory=set)
+    _probing: dict[str, bytes] = field(default_factory=dict)
+    """Reply subjects of those of them that wait for the old owner's answer, by client id."""
 
     def connect(self, message: hot.Message) -> None:
         """Checks of B40, then registration; a client id in use is probed first (B50)."""
@@ -71,6 +73,7 @@ class Clients:
             if client is None or client_id in self.leaving:
                 self._register(request, reply)
             else:
+                self._probing[client_id] = reply
                 self.requests.send(
                     client.heartbeat_inbox,
                     b"",
@@ -120,10 +123,17 @@ class Clients:
         def applied(result: Result) -> None:
             self.leaving.discard(client_id)
             self.subscriptions.forget_stopped(stopped)
-            logger.debug("[Client:%s] Closed (Inbox=%s)", client_id, client.heartbeat_inbox)
+            if not isinstance(result, Refusal):
+                logger.debug("[Client:%s] Closed (Inbox=%s)", client_id, client.heartbeat_inbox)
             done(result)
 
         self.proposer.add(CloseClient(client_id), applied)
+
+    def refuse_probing(self) -> None:
+        """Leadership ends, and so do the probes: the connects that wait for them are not proposed (B400)."""
+        for reply in self._probing.values():
+            self._refuse_connect(reply, responses.NOT_LEADER)
+        self._probing.clear()
 
     def timed_out(self, client_id: str) -> None:
         """The client failed too many heartbeats in a row (B341)."""
@@ -134,6 +144,7 @@ class Clients:
 
     def _probed(self, old: Client, request: ConnectRequest, reply: bytes, *, is_answered: bool) -> None:
         """The old owner answered, or not within the time (B50)."""
+        del self._probing[old.client_id]
         if is_answered:
             self.connecting.discard(request.clientID)
             logger.debug("[Client:%s] Connect failed; already connected", request.clientID)

@@ -327,7 +327,8 @@ class Subscriptions:
             self._stopped.pop(ack_inbox, None)
             self._removed.discard(ack_inbox)
             self.engine.ended(subscription, is_removed=is_removed)
-            self._log_end(subscription, is_removed=is_removed)
+            if not isinstance(result, Refusal):
+                self._log_end(subscription, is_removed=is_removed)
             done(result)
 
         self.proposer.add(operation, applied)

@@ -136,7 +136,7 @@ class NatsConnection:
             await asyncio.wait((self._keeper,))
         await self._shut_down("closed")
 
-    def write(self, parts: Sequence[bytes]) -> bool:
+    def write(self, parts: Sequence[bytes | memoryview]) -> bool:
         """Send the joined `parts` in one write. False: nothing was sent, because we are disconnected (B236).
 
         Also False, nothing sent, while more than `WRITE_BUFFER_MAX` bytes wait: `is_writable` said no long before.

@@ -88,8 +88,14 @@ class Proposer:
     take_progress: Callable[[], list[Progress | GroupProgress]]
     wall_ns: Callable[[], int]
     on_applied: Callable[[AppliedBatch], None]
+    on_refused: Callable[[list[bytes], str], None]
+    """Publishes with these PubAck frames are refused with this text, as the operations with them were told just now."""
+    on_lost: Callable[[], None]
+    """The log took an entry no more, or has lost one: this leadership is over. What it does includes `stop`."""
     on_fatal: Callable[[BaseException], None]
     set_reading: Callable[[bool], None]
+    confirm: Callable[[], bool]
+    """Whether this node may speak (B401). What it does at a no includes `hold`."""
     _creations: list[tuple[CreateChannel, Done | None]] = field(default_factory=list)
     _operations: list[tuple[Operation, Done | None, float]] = field(default_factory=list)
     """With the time of the loop until which they are of use."""
@@ -99,13 +105,23 @@ class Proposer:
     _kick_scheduled: bool = False
     _is_reading: bool = True
     _is_stopped: bool = False
+    _is_failed: bool = False
+    """Stopped by a fault: nobody is answered any more."""
+    _is_held: bool = False
+    _noted_acks: int = 0
+    """Pieces of PubAcks of the open batch that came while this node was certain to lead."""
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, operation: Operation, done: Done | None = None, *, wait_max_s: float = math.inf) -> None:
         """Put `operation` into the open batch, behind its messages and the operations before it.
 
-        When the batch is sealed only after `wait_max_s`, the operation is left out and `done` gets a Refusal.
+        When the batch is sealed only after `wait_max_s`, the operation is left out and `done` gets a Refusal. So it does
+        at once when stopped.
         """
+        if self._is_stopped:
+            if done is not None and not self._is_failed:
+                done(Refusal(responses.NOT_LEADER))
+            return
         self._operations.append((operation, done, self.loop.time() + wait_max_s))
         self.core.batch_bytes += _bytes_of(operation)
         self._kick_soon()
@@ -117,7 +133,9 @@ class Proposer:
         ]
 
     def create_channel(self, operation: CreateChannel, done: Done | None = None) -> None:
-        """Put a new channel into the open batch, ahead of its messages."""
+        """Put a new channel into the open batch, ahead of its messages; nothing happens when stopped."""
+        if self._is_stopped:
+            return
         self._creations.append((operation, done))
         self._kick_soon()
 
@@ -131,7 +149,7 @@ class Proposer:
 
     def kick(self) -> None:
         """Seal and propose, if there is something and nothing is in flight."""
-        if self._in_flight or self._is_stopped:
+        if self._in_flight or self._is_stopped or self._is_held:
             return
         if not (self.core.dirty or self._operations or self._creations or self._progress_wanted):
             self._idle.set()
@@ -151,11 +169,14 @@ class Proposer:
             self.propose(parts, lambda outcome: self._finished(sealed, outcome))
         except NotLeaderError:
             self._in_flight = False
-            self._refuse(sealed, responses.NOT_LEADER)
+            self.on_lost()
+            self._refuse([done for _, done in sealed.waiters], sealed.batch.acks, responses.NOT_LEADER)
         self.hold_reading()
 
     def hold_reading(self) -> None:
         """Stop or resume reading from NATS by the size of the open batch."""
+        if self._is_stopped:
+            return
         wanted = self.core.batch_bytes < BATCH_MAX_BYTES
         if wanted != self._is_reading:
             self._is_reading = wanted
@@ -170,19 +191,29 @@ class Proposer:
         self.kick()
         await self._idle.wait()
 
+    def note_turn(self) -> None:
+        """A turn of the loop ends, begun when this node was certain to lead: what it received is answered in any case."""
+        self._noted_acks = len(self.core.acks)
+
+    def hold(self) -> None:
+        """Propose nothing for now: what is open then can still be answered for certain (B400, B401)."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """From the next `kick` on entries are proposed again."""
+        self._is_held = False
+
     def stop(self) -> None:
-        """Leadership is over: nothing more is proposed; open operations are answered as not proposed (B400)."""
-        self._is_stopped = True
-        if self._progress_timer is not None:
-            self._progress_timer.cancel()
-            self._progress_timer = None
+        """Leadership is over: nothing more is proposed; what is open is answered as not proposed (B400).
+
+        Publishes received while held are not: a true leader may have received them, too, and accept them (B401).
+        """
+        if self._is_failed:
+            return
         waiting = [done for _, done in self._creations] + [done for _, done, _ in self._operations]
-        for done in waiting:
-            if done is not None:
-                done(Refusal(responses.NOT_LEADER))
-        self._creations = []
-        self._operations = []
-        self._idle.set()
+        acks = self.core.acks[: self._noted_acks] if self._is_held else self.core.acks
+        self._drop()
+        self._refuse([done for done in waiting if done is not None], acks, responses.NOT_LEADER)
 
     # ---- sealing
 
@@ -218,6 +249,7 @@ class Proposer:
                 progress.append(operation)
         batch = AppliedBatch(channels=channels, acks=core.acks, progress=progress)
         core.acks = []
+        self._noted_acks = 0
         core.batch_count = 0
         core.batch_bytes = 0
         return _Sealed(operations, appends, waiters, batch)
@@ -252,8 +284,10 @@ class Proposer:
         """The entry is applied, or its outcome is unknown. Called in log order, inside apply."""
         self._in_flight = False
         if not isinstance(outcome, Applied):
-            self._refuse(sealed, responses.OUTCOME_UNKNOWN)
+            self.on_lost()
+            self._refuse([done for _, done in sealed.waiters], sealed.batch.acks, responses.OUTCOME_UNKNOWN)
             return
+        self.confirm()
         results = cast("list[Result]", outcome.result)
         fault = _fault_of(sealed, results)
         if fault is not None:
@@ -269,20 +303,27 @@ class Proposer:
 
     def _fail(self, error: InvariantError) -> None:
         """What we think of the log is not what it has: nothing more is proposed, and nothing open is answered or acked."""
+        self._is_failed = True
+        self._drop()
+        self.on_fatal(error)
+
+    def _drop(self) -> None:
+        """From now on nothing is open and nothing is proposed; who waits for the end of that waits no more."""
         self._is_stopped = True
         if self._progress_timer is not None:
             self._progress_timer.cancel()
             self._progress_timer = None
         self._creations = []
         self._operations = []
+        self.core.acks = []
         self._idle.set()
-        self.on_fatal(error)
 
-    def _refuse(self, sealed: _Sealed, text: str) -> None:
-        """The entry is lost or its outcome unknown: its publishes get no answer, its requests this text."""
-        for _, done in sealed.waiters:
-            done(Refusal(text))
-        self._idle.set()
+    def _refuse(self, waiting: list[Done], acks: list[bytes], text: str) -> None:
+        """These operations and publishes get this text, never success (B400, B402)."""
+        refusal = Refusal(text)
+        for done in waiting:
+            done(refusal)
+        self.on_refused(acks, text)
 
     # ---- turns and timers
 

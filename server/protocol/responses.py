@@ -1,6 +1,9 @@
 """The exact texts a client can receive. Clients compare or show them: byte for byte as in specification B120."""
 
+from collections.abc import Sequence
 from typing import Final
+
+from server.windows import varint
 
 INVALID_CONNECT: Final = "stan: invalid connection request"
 INVALID_CLIENT_ID: Final = "stan: invalid clientID: only alphanumeric and `-` or `_` characters allowed"
@@ -31,6 +34,9 @@ NOT_LEADER: Final = "node is not the leader"
 OUTCOME_UNKNOWN: Final = "leadership lost while committing log"
 """Proposed, outcome unknown (B123, B402)."""
 
+LOST: Final = frozenset((NOT_LEADER, OUTCOME_UNKNOWN))
+"""What an operation is told that leadership ended upon: the log did not refuse it."""
+
 MESSAGE_UNREADABLE: Final = "stan: a message needed for the start position cannot be read"
 """Storage errors are passed on as text without paths (B124)."""
 
@@ -44,3 +50,25 @@ LOW_DISK_SPACE: Final = "stan: publish refused, disk space is low"
 def case_conflict(name: str, existing: str) -> str:
     """Text for a channel that differs only by case from an existing one (B63, the original's spelling)."""
     return f'rejecting channel "{name}" because channel "{existing}" alreay exists (different cases not allowed)'
+
+
+def refused_pub_acks(frames: Sequence[bytes], text: str, max_payload: int) -> list[bytes]:
+    """NATS frames that refuse with `text` what `frames` would have acknowledged; both are whole frames in pieces.
+
+    `frames` are PubAcks as the hot loop builds them: a guid and no error. The guid may be any bytes. One whose refusal is
+    longer than `max_payload`, bytes, gets none: sending it would end our connection.
+    """
+    error = b"\x12" + varint(len(text.encode())) + text.encode()
+    data = b"".join(frames)
+    refused: list[bytes] = []
+    start = 0
+    while start < len(data):
+        line_end = data.index(b"\r\n", start)
+        size_at = data.rindex(b" ", start, line_end) + 1
+        body = line_end + 2
+        end = body + int(data[size_at:line_end])
+        size = end - body + len(error)
+        if size <= max_payload:
+            refused += (data[start:size_at], b"%d\r\n" % size, data[body:end], error, b"\r\n")
+        start = end + 2
+    return refused

@@ -24,9 +24,12 @@ class Prober:
     monotonic_ns: Callable[[], int]
     timeout_s: float
     on_timed_out: Callable[[str], None]
+    confirm: Callable[[], bool]
+    """Whether this node may speak (B401). What it does at a no includes `hold`."""
     _timer: asyncio.TimerHandle | None = None
     _timer_due_ns: int = 0
     _is_paused: bool = False
+    _is_held: bool = False
 
     def recover(self) -> None:
         """Leadership began: every client starts anew (B344)."""
@@ -55,9 +58,17 @@ class Prober:
     def pause(self) -> None:
         """Send no more heartbeats; who is failing stays known: the last deliveries of an orderly stop look at it (B305)."""
         self._is_paused = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
+
+    def hold(self) -> None:
+        """Send none for now (B401)."""
+        self._is_held = True
+        self._disarm()
+
+    def release(self) -> None:
+        """What fell due meanwhile is sent at once: the hold made nobody fail, and an early heartbeat harms nobody."""
+        self._is_held = False
+        self._arm()
 
     def stop_all(self) -> None:
         """Leadership is lost (B396)."""
@@ -66,6 +77,8 @@ class Prober:
 
     def _fire(self) -> None:
         self._timer = None
+        if not self.confirm():
+            return
         for session in self.heartbeats.take_due(self.monotonic_ns()):
             client = self.state.clients[session.client_id]
             self.requests.send(client.heartbeat_inbox, b"", self.timeout_s, self._finisher(session))
@@ -86,9 +99,19 @@ class Prober:
 
     def _arm(self) -> None:
         due_ns = self.heartbeats.next_due_ns
-        if self._is_paused or due_ns is None or (self._timer is not None and self._timer_due_ns <= due_ns):
+        if (
+            self._is_paused
+            or self._is_held
+            or due_ns is None
+            or (self._timer is not None and self._timer_due_ns <= due_ns)
+        ):
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due_ns = due_ns
         self._timer = self.loop.call_later(max(due_ns - self.monotonic_ns(), 0) / 1e9, self._fire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

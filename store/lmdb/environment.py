@@ -53,6 +53,9 @@ class Environment:
     databases: "Mapping[bytes, _Database]"
     data_path: str
     """The data file, for messages."""
+    identity: Identity
+    is_synced: bool
+    """Whether a commit waits for the disk."""
 
     def close(self) -> None:
         """Close it; no transaction may be open."""
@@ -69,17 +72,47 @@ def open_environment(directory: Path, identity: Identity, *, is_synced: bool) ->
     """
     data_path = directory / DATA_FILE
     with damage_named(str(data_path)):
-        handle = _open_handle(directory, is_synced=is_synced)
+        handle = open_handle(directory, is_synced=is_synced)
         try:
             is_lengthened = _lengthen(handle, data_path)
             databases = _open_databases(handle, identity, str(data_path))
-            environment = Environment(handle, databases, str(data_path))
             if is_lengthened:
-                _read_all(environment)
+                _read_all(handle, databases, str(data_path))
         except BaseException:
             handle.close()
             raise
-    return environment
+    return Environment(handle, databases, str(data_path), identity, is_synced)
+
+
+def read_store_identity(directory: Path) -> Identity | None:
+    """Whose store lies in `directory`; None when there is none, or only the beginning of one.
+
+    The file is open only meanwhile, and is not changed, except that one that is too short is dealt with as in
+    `open_environment`, which would not notice afterwards. It must not be open in this process.
+
+    Raises:
+        CorruptionError, FormatVersionError: it cannot be used.
+        StoreError: LMDB cannot open it.
+
+    """
+    data_path = directory / DATA_FILE
+    if not data_path.exists() or not data_path.stat().st_size:
+        return None
+    with damage_named(str(data_path)):
+        handle = open_handle(directory, is_read_only=True)
+        try:
+            is_lengthened = _lengthen(handle, data_path)
+            with handle.begin() as transaction:
+                if transaction.stat()["entries"] == 0:
+                    return None
+                meta = handle.open_db(layout.META, txn=transaction, create=False)
+                identity = checked_identity(transaction, meta, str(data_path))
+                databases = {name: handle.open_db(name, txn=transaction, create=False) for name in layout.DATABASES}
+            if is_lengthened:
+                _read_all(handle, databases, str(data_path))
+        finally:
+            handle.close()
+    return identity
 
 
 @contextmanager
@@ -103,8 +136,8 @@ def damage_named(data_path: str) -> "Iterator[None]":
         raise StoreError(f"{data_path}: {error}") from error
 
 
-def _open_handle(directory: Path, *, is_synced: bool) -> lmdb.Environment:
-    """Open with as much address space as the system gives."""
+def open_handle(directory: Path, *, is_synced: bool = True, is_read_only: bool = False) -> lmdb.Environment:
+    """Open with as much address space as the system gives. What is only read must be nobody's to write: it is not locked."""
     map_bytes = LMDB_MAP_BYTES
     while True:
         try:
@@ -113,6 +146,8 @@ def _open_handle(directory: Path, *, is_synced: bool) -> lmdb.Environment:
                 map_size=map_bytes,
                 mode=0o600,
                 sync=is_synced,
+                readonly=is_read_only,
+                lock=not is_read_only,
                 max_dbs=len(layout.DATABASES),
                 max_spare_txns=2,
             )
@@ -144,9 +179,7 @@ def _open_databases(handle: lmdb.Environment, identity: Identity, data_path: str
         if is_new:
             contents = {
                 layout.FORMAT_KEY: records.encode_version(STORE_FORMAT_VERSION),
-                layout.IDENTITY_KEY: records.encode_identity(
-                    identity.cluster_id, identity.node_id, identity.incarnation
-                ),
+                layout.IDENTITY_KEY: encoded_identity(identity),
                 layout.APPLIED_KEY: records.encode_applied(0, 0),
                 layout.CLUSTER_KEY: records.encode_cluster(State()),
             }
@@ -159,23 +192,34 @@ def _open_databases(handle: lmdb.Environment, identity: Identity, data_path: str
             for name in layout.DATABASES
         }
     if is_new:
-        _sync_directory(Path(data_path).parent)
+        sync_directory(Path(data_path).parent)
     return databases
 
 
 def _check(transaction: "lmdb.Transaction[bytes]", meta: "_Database", identity: Identity, data_path: str) -> None:
     """Refuse a newer format and foreign data."""
-    version = records.decode_version(meta_content(transaction, meta, layout.FORMAT_KEY, data_path))
-    if version > STORE_FORMAT_VERSION:
-        raise FormatVersionError(f"store {data_path}", version, STORE_FORMAT_VERSION)
-    recovered = records.decode_identity(meta_content(transaction, meta, layout.IDENTITY_KEY, data_path))
+    recovered = checked_identity(transaction, meta, data_path)
     for field, given, found in (
-        ("cluster ID", identity.cluster_id, recovered[0]),
-        ("node ID", identity.node_id, recovered[1]),
-        ("incarnation", identity.incarnation, recovered[2]),
+        ("cluster ID", identity.cluster_id, recovered.cluster_id),
+        ("node ID", identity.node_id, recovered.node_id),
+        ("incarnation", identity.incarnation, recovered.incarnation),
     ):
         if given != found:
             raise IdentityError(field, given, found)
+
+
+def checked_identity(transaction: "lmdb.Transaction[bytes]", meta: "_Database", data_path: str) -> Identity:
+    """Whose data it is; raises FormatVersionError for a newer format, and CorruptionError."""
+    version = records.decode_version(meta_content(transaction, meta, layout.FORMAT_KEY, data_path))
+    if version > STORE_FORMAT_VERSION:
+        raise FormatVersionError(f"store {data_path}", version, STORE_FORMAT_VERSION)
+    content = meta_content(transaction, meta, layout.IDENTITY_KEY, data_path)
+    return Identity(*records.decode_identity(content))
+
+
+def encoded_identity(identity: Identity) -> bytes:
+    """Content of the identity record."""
+    return records.encode_identity(identity.cluster_id, identity.node_id, identity.incarnation)
 
 
 def meta_content(transaction: "lmdb.Transaction[bytes]", meta: "_Database", key: bytes, data_path: str) -> bytes:
@@ -186,18 +230,19 @@ def meta_content(transaction: "lmdb.Transaction[bytes]", meta: "_Database", key:
     return records.unseal(key, record, data_path)
 
 
-def _read_all(environment: Environment) -> None:
+def _read_all(handle: lmdb.Environment, databases: "Mapping[bytes, _Database]", data_path: str) -> None:
     """Read every page: a missing one is an error of LMDB or of a checksum."""
-    with environment.handle.begin() as transaction:
-        for name, database in environment.databases.items():
+    with handle.begin() as transaction:
+        for name, database in databases.items():
             for key, value in transaction.cursor(database):
                 if name == layout.MESSAGES:
-                    _verify_block(key, value, environment.data_path)
+                    verify_block(key, value, data_path)
                 else:
-                    records.unseal(key, value, environment.data_path)
+                    records.unseal(key, value, data_path)
 
 
-def _verify_block(key: bytes, data: bytes, data_path: str) -> None:
+def verify_block(key: bytes, data: bytes, data_path: str) -> None:
+    """Check a stored block; raises CorruptionError naming channel and sequence."""
     channel_id, first_seq = layout.MESSAGE_KEY.unpack(key)
     try:
         block.verify(data)
@@ -206,8 +251,8 @@ def _verify_block(key: bytes, data: bytes, data_path: str) -> None:
         raise CorruptionError(where, error.expected, error.found) from error
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make a new file's name durable."""
+def sync_directory(directory: Path) -> None:
+    """Make the names of new files durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,8 @@
-"""The cluster's identity, and what an earlier leader may have sent beyond the replicated progress. Pure.
+"""The cluster's identity and configuration, and what an earlier leader may have sent beyond the replicated progress. Pure.
 
 Progress is exact from an entry that ends with a CleanStop until the next entry. A leader that begins without it must take
 everything that may have been sent as sent: BeginLeadership is its first entry, before it sends anything (B394).
+Entries of the log itself, no-ops and configurations, leave it as it is: with them nothing is sent.
 """
 
 from store.machine.state import Refusal, Result, State
@@ -19,6 +20,12 @@ def init(state: State, operation: InitCluster) -> Result:
     state.cluster_id, state.ack_inbox_token = given
     state.changes.is_cluster_changed = True
     return None
+
+
+def configure(state: State, configuration: bytes) -> None:
+    """Keep what a configuration entry says, which only the log understands, until the next one."""
+    state.configuration = configuration
+    state.changes.is_cluster_changed = True
 
 
 def begin_leadership(state: State, operation: BeginLeadership) -> Result:

@@ -151,6 +151,8 @@ class State:
     next_client_number: int = 1
     progress_is_exact: bool = False
     """The last entry ended with a CleanStop: nothing was sent or acked that the subscriptions' progress does not have."""
+    configuration: bytes = b""
+    """The newest configuration entry, as the log encoded it: opaque here. Empty: there was none."""
     clients: dict[str, Client] = field(default_factory=dict)
     clients_by_conn_id: dict[bytes, Client] = field(default_factory=dict)
     """Of several clients with one conn id the later one (B46)."""

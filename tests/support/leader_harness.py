@@ -4,6 +4,7 @@ The log applies an entry when the test (or `is_applying_at_once`) says so, so th
 applying. What the leadership writes is parsed back into frames, in order.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from server.protocol import responses
 from server.protocol import stan_pb2 as pb
 from store import entry
 from store.errors import CorruptionError
-from store.machine.state import Channel, Subscription
+from store.machine.state import Channel, Refusal, Subscription
 from store.operations import Operation
 from store.store import Store, open_store
 from tests.support.moved_loop import NS, MovedLoop
@@ -52,10 +53,14 @@ class LogEntry(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index
     term: int
     data: memoryview
+    is_configuration: bool = False
 
 
 class FakeNats:
-    """The server's connection: subscriptions, what was written, and whether anybody can be reached."""
+    """The server's connection: subscriptions, what was written, and whether anybody can be reached.
+
+    Barriers wait for `answer_barriers` while `is_answering` is false or nothing is read, as one without its PONG does.
+    """
 
     def __init__(self, events: list[str]) -> None:
         self.events = events
@@ -63,11 +68,13 @@ class FakeNats:
         self.is_writable = True
         self.max_payload = MAX_PAYLOAD
         self.is_reading = True
+        self.is_answering = True
         self.subjects: dict[int, str] = {}
         self.ended: list[str] = []
         self.on_barrier: Callable[[], None] = lambda: None
         self.on_write: Callable[[], None] = lambda: None
         self.writes: list[bytes] = []
+        self.barriers: list[asyncio.Future[None]] = []
         self._sids = 0
 
     def subscribe(self, subject: str) -> int:
@@ -82,6 +89,25 @@ class FakeNats:
         self.on_barrier()
         if not self.is_connected:
             raise NatsUnavailableError("down")
+        if not (self.is_answering and self.is_reading):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.barriers.append(waiter)
+            await waiter
+
+    def answer_barriers(self) -> None:
+        """The PONGs that are waited for arrive."""
+        for waiter in self._waiting():
+            waiter.set_result(None)
+
+    def disconnect(self) -> None:
+        """The connection is gone, and with it what was on its way."""
+        self.is_connected = False
+        for waiter in self._waiting():
+            waiter.set_exception(NatsUnavailableError("down"))
+
+    def _waiting(self) -> list[asyncio.Future[None]]:
+        waiters, self.barriers = self.barriers, []
+        return [waiter for waiter in waiters if not waiter.done()]
 
     def pause_reading(self) -> None:
         self.is_reading = False
@@ -155,10 +181,18 @@ class FakeLog:
         (results,) = self.store.apply([LogEntry(self.store.last_applied()[0] + 1, self.term, memoryview(sent.data))])
         return results
 
-    def lose_all(self) -> None:
-        """Leadership ends: the outcome of what is not applied is unknown."""
-        while self.proposed:
-            self.proposed.pop(0).done(Unknown())
+    def lose_all(self, *, committed: int = 0) -> None:
+        """Leadership ends: the outcome of what is not applied is unknown. The oldest `committed` are in the log after all."""
+        lost, self.proposed[:] = list(self.proposed), []
+        for sent in lost:
+            sent.done(Unknown())
+        for sent in lost[:committed]:
+            self._commit(sent)
+
+    def refuse_next(self, text: str) -> None:
+        """The oldest entry is committed, and the state machine refuses all of it."""
+        sent = self.proposed.pop(0)
+        sent.done(Applied([Refusal(text) for _ in sent.operations]))
 
     def _apply_if_any(self) -> None:
         if self.proposed and self.is_applying_at_once:
@@ -262,7 +296,7 @@ class Client:
 
 
 class Leader:
-    """One node that leads. `restart` makes the next leadership on the same store."""
+    """One node that leads. `restart` makes the next leadership as a new process does, `regain` in the same one."""
 
     def __init__(self, *, limits: Limits | None = None, **options: object) -> None:
         self.loop = MovedLoop()  # type: ignore[abstract]  # it has what our code calls
@@ -273,6 +307,10 @@ class Leader:
         self.fatal: list[BaseException] = []
         self.wall_offset_ns = EPOCH_NS
         self.is_disk_low = False
+        self.is_clustered = False
+        self.is_confirmed = True
+        self.confirm_count = 0
+        """How often it was asked whether this node may speak."""
         self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.store = open_store(
             None,
@@ -311,9 +349,33 @@ class Leader:
                 monotonic_ns=lambda: self.loop.now_ns,
                 on_fatal=self.fatal.append,
                 is_disk_low=self.is_disk_low,
+                is_clustered=self.is_clustered,
+                is_confirmed=self._confirm,
             )
         )
         return self.leadership
+
+    def lose(self, *, committed: int = 0, is_told_first: bool = True) -> None:
+        """Leadership is lost as the node tells it: first the role ends, then every proposal; or the other way round.
+
+        The oldest `committed` of the travelling entries turn out to be in the log.
+        """
+        if is_told_first:
+            self.leadership.end()
+        self.log.lose_all(committed=committed)
+        self.leadership.end()
+
+    def regain(self) -> None:
+        """The next leadership of the same process."""
+        self.log.term += 1
+        self.log.is_leader = True
+        self.begin()
+
+    def begun(self) -> "asyncio.Task[None]":
+        """The task of a leadership that begins, up to its first wait."""
+        task = asyncio.Task(self.build().begin(), loop=self.loop)
+        self.loop.run()
+        return task
 
     def crash(self) -> None:
         """The process is gone without a word, and so is what it had not committed."""
@@ -338,6 +400,10 @@ class Leader:
         while self.store.durable_index() < self.store.last_applied()[0]:
             self.posted.get(timeout=DEADLINE_S)()
         self.loop.run()
+
+    def _confirm(self) -> bool:
+        self.confirm_count += 1
+        return self.is_confirmed
 
     def wall_ns(self) -> int:
         """The wall clock: moves with the loop."""

@@ -33,6 +33,7 @@ def digest_state(state: State) -> str:
         (state.cluster_id, state.ack_inbox_token),
         (state.next_channel_id, state.next_subscription_id, state.next_client_number),
         state.progress_is_exact,
+        state.configuration,
         [_channel(state.channels_by_id[number]) for number in sorted(state.channels_by_id)],
         sorted(
             (

@@ -7,7 +7,8 @@ import pytest
 
 from raft.errors import RaftError
 from server.config.model import Options
-from server.data import JOURNAL_DIRECTORY, open_data
+from server.data import open_data
+from server.data_place import JOURNAL_DIRECTORY
 from server.errors import DataError
 from store.directory import STORE_DIRECTORY
 from store.errors import DirectoryInUseError, IdentityError

@@ -30,20 +30,13 @@ def leader():
         yield leader
 
 
-def begun(leader):
-    """The task of a leadership that begins, up to its first wait."""
-    task = asyncio.Task(leader.build().begin(), loop=leader.loop)
-    leader.loop.run()
-    return task
-
-
 # ---- begin
 
 
 def test_subjects_are_opened_last(new):
     """B80, B134: first the log, then the probe for a second server, then acks, then clients, connects at the very end."""
     new.log.is_applying_at_once = False
-    task = begun(new)
+    task = new.begun()
     new.loop.move(1)
     assert new.nats.subjects == {}
     assert [type(one) for one in new.log.proposed[0].operations] == [InitCluster, BeginLeadership]
@@ -62,7 +55,7 @@ def test_subjects_are_opened_last(new):
 
 def test_second_server_is_refused(new):
     """B146: an answer to our connect request means that another server has our cluster id: its client is closed again."""
-    task = begun(new)
+    task = new.begun()
     (probe,) = new.take(CONNECT)
     assert pb.ConnectRequest.FromString(probe.payload).clientID == CLUSTER_ID
     answer = pb.ConnectResponse(closeRequests=f"_STAN.close.{CLUSTER_ID}")
@@ -74,7 +67,7 @@ def test_second_server_is_refused(new):
 
 def test_answer_to_the_probe_cannot_inject_commands(new):
     """B146: who answers may name any close subject; one that is none must not reach our connection."""
-    task = begun(new)
+    task = new.begun()
     (probe,) = new.take(CONNECT)
     answer = pb.ConnectResponse(closeRequests="x 0\r\n\r\nPUB y")
     new.answer_request(probe, answer.SerializeToString())
@@ -85,7 +78,7 @@ def test_answer_to_the_probe_cannot_inject_commands(new):
 @pytest.mark.parametrize(("payload", "status"), [(b"\xff", ""), (b"", "503")])
 def test_no_second_server(new, payload, status):
     """B146: no responders, or an answer that is no ConnectResponse: alone, without waiting."""
-    task = begun(new)
+    task = new.begun()
     (probe,) = new.take(CONNECT)
     new.answer_request(probe, payload, status=status)
     assert task.exception() is None
@@ -95,7 +88,7 @@ def test_no_second_server(new, payload, status):
 def test_begin_that_is_cancelled_ends_cleanly(new):
     """A signal during the start: nothing of the begin wakes up later, whatever the entry's outcome is."""
     new.log.is_applying_at_once = False
-    task = begun(new)
+    task = new.begun()
     task.cancel()
     new.loop.run()
     new.leadership.end()
@@ -108,7 +101,7 @@ def test_begin_that_is_cancelled_ends_cleanly(new):
 
 def test_stop_during_the_probe_ends_cleanly(new):
     """A signal while the second server is looked for: the stop is orderly, and no late callback fails."""
-    task = begun(new)
+    task = new.begun()
     task.cancel()
     new.loop.run()
     new.stop()
@@ -120,7 +113,7 @@ def test_stop_during_the_probe_ends_cleanly(new):
 def test_refused_preamble_is_an_error(new):
     """The first entry must be accepted: else this node does not know what it leads."""
     new.log.is_applying_at_once = False
-    task = begun(new)
+    task = new.begun()
     sent = new.log.proposed.pop()
     sent.done(Applied([Refusal("no") for _ in sent.operations]))
     new.loop.run()
@@ -146,7 +139,7 @@ def test_deliveries_wait_until_clients_are_served():
         leader.take()
         leader.loop.move(60)
         leader.nats.subjects.clear()
-        task = begun(leader)
+        task = leader.begun()
         leader.leadership.on_connected()
         leader.leadership.on_writable()
         leader.loop.run()

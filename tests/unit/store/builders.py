@@ -27,6 +27,7 @@ class LogEntry(NamedTuple):
     index: int
     term: int
     data: memoryview
+    is_configuration: bool = False
 
 
 def message(seq: int, *, timestamp_ns: int = START_NS, data: bytes = b"payload") -> bytes:
@@ -56,6 +57,11 @@ def log_entry(index: int, operations: Iterable[Operation], blocks: Sequence[byte
 def no_op(index: int, *, term: int = 1) -> LogEntry:
     """The entry a leader begins with."""
     return LogEntry(index, term, memoryview(b""))
+
+
+def configuration(index: int, content: bytes, *, term: int = 1) -> LogEntry:
+    """An entry that says who the members are."""
+    return LogEntry(index, term, memoryview(content), is_configuration=True)
 
 
 def connect(client_id: str, conn_id: bytes = b"") -> ConnectClient:

@@ -19,7 +19,17 @@ from store.operations import (
     SetLimits,
     Unsubscribe,
 )
-from tests.unit.store.builders import LogEntry, Machine, append, connect, log_entry, messages, no_op, subscribe
+from tests.unit.store.builders import (
+    LogEntry,
+    Machine,
+    append,
+    configuration,
+    connect,
+    log_entry,
+    messages,
+    no_op,
+    subscribe,
+)
 
 CLIENTS = ("a", "b", "c")
 CHANNELS = ("foo", "bar", "baz")
@@ -41,8 +51,11 @@ class RandomLog:
     def extend(self, count: int) -> list[LogEntry]:
         """Add `count` entries; all of the log."""
         for _ in range(count):
-            if self.random.random() < 0.1:
-                self.entries.append(no_op(len(self.entries) + 1, term=self.random.randint(1, 9)))
+            index, kind = len(self.entries) + 1, self.random.random()
+            if kind < 0.07:
+                self.entries.append(no_op(index, term=self.random.randint(1, 9)))
+            elif kind < 0.1:
+                self.entries.append(configuration(index, self.random.randbytes(self.random.randint(0, 40))))
             else:
                 self.add([])
         return self.entries

@@ -1,10 +1,20 @@
 """The lines of a starting server."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from server.cli.banner import READY_LINE, RECOVERING_LINE, limits_lines, opening_lines, recovered_line, store_lines
+from server.cli.banner import (
+    READY_LINE,
+    RECOVERING_LINE,
+    cluster_lines,
+    limits_lines,
+    opening_lines,
+    recovered_line,
+    store_lines,
+)
+from server.config.cluster import ClusterOptions
 from server.config.model import Limits, Options
 from server.version import VERSION
 
@@ -85,3 +95,28 @@ def test_store_lines() -> None:
     assert store_lines(Options()) == ["Message store is MEMORY", *table]
     assert store_lines(Options(dir="d")) == ["Message store is MEMORY", "Store location: d", *table]
     assert store_lines(Options(store="FILE", dir="data"))[:2] == ["Message store is FILE", "Store location: data"]
+
+
+def test_store_of_a_clustered_node() -> None:
+    """O417: another name for the store; nothing else changes."""
+    alone = Options(store="FILE", dir="data")
+    clustered = Options(store="FILE", dir="data", cluster=ClusterOptions())
+    assert store_lines(clustered) == ["Message store is RAFT_FILE", *store_lines(alone)[1:]]
+
+
+def test_cluster_lines() -> None:
+    """O207, O418: node, log path and peers, without this node, from 1 on; whether the log is synced."""
+    cluster = ClusterOptions(peers=("b", "a", "c,d"), sync=False)
+    assert cluster_lines(cluster, node_id="a", log_path=Path("orders/a")) == [
+        "Cluster Node ID : a",
+        "Cluster Log Path: orders/a",
+        "Cluster sync: false",
+        "Cluster known peers:",
+        'peer 1: "b"',
+        'peer 2: "c,d"',
+    ]
+    assert cluster_lines(ClusterOptions(peers=("a",)), node_id="a", log_path=Path("/logs")) == [
+        "Cluster Node ID : a",
+        "Cluster Log Path: /logs",
+        "Cluster sync: true",
+    ]

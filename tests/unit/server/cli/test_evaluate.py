@@ -1,10 +1,13 @@
 """From a parsed command line to options."""
 
+from pathlib import Path
+
 import pytest
 
 from server.cli.evaluate import evaluate, is_asked
 from server.cli.flag_table import FLAGS, HELP_TARGET, REFUSED
-from server.cli.flags import Flag, Kind, parse
+from server.cli.flags import Flag, FlagError, Kind, parse
+from server.config.cluster import ClusterOptions
 from server.config.model import Options
 from server.config.option_error import OptionError
 
@@ -138,10 +141,78 @@ def test_options_of_the_original_are_refused_by_name(flag: Flag) -> None:
     ]
 
 
-def test_clustering_is_refused_for_now() -> None:
-    """Only `--clustered=false` is accepted (O40)."""
-    assert refusal("--clustered").startswith("clustering is not supported by this version")
-    assert options("--clustered=false") == Options()
+FILE_STORE = "-st file --dir d "
+
+
+def test_every_cluster_option_reaches_its_field(tmp_path: Path) -> None:
+    """Each option sets its own field and no other (O41-O50, O108); one or two dashes, as always."""
+    secret = tmp_path / "secret"
+    secret.write_text("hidden\n")
+    assert options(
+        FILE_STORE + "-clustered -cluster_node_id a --cluster_bootstrap --cluster_peers a,b --cluster_log_path logs"
+        " -cluster_log_cache_size -1 --cluster_log_snapshots 3 --cluster_trailing_logs 0 --cluster_sync=false"
+        " --cluster_raft_logging --cluster_allow_add_remove_node --cluster_proceed_on_restore_failure"
+        f" --cluster_secret_file {secret}"
+    ).cluster == ClusterOptions.model_validate(
+        {
+            "node_id": "a",
+            "bootstrap": True,
+            "peers": ("a", "b"),
+            "log_path": "logs",
+            "log_cache_size": -1,
+            "log_snapshots": 3,
+            "trailing_logs": 0,
+            "sync": False,
+            "raft_logging": True,
+            "allow_add_remove_node": True,
+            "proceed_on_restore_failure": True,
+            "secret": "hidden",
+        }
+    )
+
+
+def test_clustered_alone_means_defaults() -> None:
+    """O40: a boolean; false is the same as not given."""
+    assert options(FILE_STORE + "--clustered").cluster == ClusterOptions()
+    assert options(FILE_STORE + "--clustered --clustered=false").cluster is None
+
+
+@pytest.mark.parametrize("words", ["", "--clustered=false "])
+def test_cluster_options_are_ignored_without_clustered(words: str) -> None:
+    """O40: silently, whatever their values; not even the secret's file is opened."""
+    words += (
+        "--cluster_node_id join --cluster_peers > --cluster_log_snapshots 0 --cluster_trailing_logs -1"
+        " --cluster_log_cache_size 7 --cluster_proceed_on_restore_failure --cluster_secret_file /nowhere/secret"
+    )
+    assert options(words) == Options()
+    assert warnings(words) == ()
+
+
+def test_malformed_cluster_options_are_refused_without_clustered() -> None:
+    """O9: syntax is checked before anything is ignored."""
+    with pytest.raises(FlagError) as caught:
+        parse(["--cluster_trailing_logs", "x"], FLAGS)
+    assert str(caught.value) == 'invalid value "x" for flag -cluster_trailing_logs: parse error'
+
+
+def test_checks_of_the_cluster_options_apply() -> None:
+    """Evaluation ends with the checks of the options (O14, O400)."""
+    assert refusal("--clustered") == "stan: clustering mode not supported with MEMORY store type"
+    assert refusal(FILE_STORE + "--clustered --cluster_node_id join").startswith('invalid node ID "join"')
+    text = 'cluster secret file "/nowhere/secret" cannot be read: no such file or directory'
+    assert refusal(FILE_STORE + "--clustered --cluster_secret_file /nowhere/secret") == text
+
+
+def test_warnings_of_clustering(tmp_path: Path) -> None:
+    """Options without effect, and a secret that others can read, in one list with the other warnings."""
+    secret = tmp_path / "secret"
+    secret.write_text("hidden")
+    secret.chmod(0o644)
+    words = FILE_STORE + f"-cid a.b --clustered --cluster_log_snapshots 1 --cluster_secret_file {secret}"
+    dots, snapshots, readable = warnings(words)
+    assert dots.startswith('Cluster ID "a.b"')
+    assert snapshots.startswith("Option --cluster_log_snapshots has no effect")
+    assert readable == f'cluster secret file "{secret}" can be read by others'
 
 
 def test_checks_of_the_options_apply() -> None:

@@ -6,6 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 from server.cli.flag_table import (
+    CLUSTER_PREFIX,
+    CLUSTER_SECRET_FILE_TARGET,
     CLUSTERED_TARGET,
     FLAGS,
     HELP_TARGET,
@@ -17,10 +19,12 @@ from server.cli.flag_table import (
     VERSION_TARGET,
 )
 from server.cli.flags import Flag, Kind
+from server.config.cluster import ClusterOptions
 from server.config.model import Limits, Options
 from server.config.units import parse_duration, parse_integer
 
 NO_FIELD = {
+    CLUSTER_SECRET_FILE_TARGET,
     CLUSTERED_TARGET,
     HELP_TARGET,
     NATS_DEBUG_AND_TRACE_TARGET,
@@ -43,20 +47,25 @@ OPTIONS_OF_THE_ORIGINAL = """
     log_size_limit max_traced_msg_len profile t js jetstream sd store_dir io_batch_size io_sleep_time
     cluster_proceed_on_restore_failure
 """
+OURS = ["cluster_secret_file"]
+FILE_ONLY = {"limits", "nats_server_binary", "discover_prefix", "cluster"}
 
 
 def test_every_option_of_the_original_is_known() -> None:
-    """Each name of O20-O108 is in the table once, and no other."""
+    """Each name of O20-O108 is in the table once, and no other but ours."""
     names = Counter(name for flag in FLAGS for name in flag.names)
-    assert names == Counter(OPTIONS_OF_THE_ORIGINAL.split())
+    assert names == Counter([*OPTIONS_OF_THE_ORIGINAL.split(), *OURS])
 
 
 def test_supported_options_lead_to_fields() -> None:
-    """Each option that exists sets a field; every field has an option, but limits per channel and the environment's."""
-    fields = set(Options.model_fields) - {"limits", "nats_server_binary", "discover_prefix"} | set(
-        Limits.model_fields
-    ) - {"channels"}
-    assert {flag.target for flag in SUPPORTED} - NO_FIELD == fields
+    """Each option that exists sets a field; every field has an option, but what only a file or the environment sets."""
+    fields = set(Options.model_fields) - FILE_ONLY | set(Limits.model_fields) - {"channels"}
+    cluster = {
+        CLUSTER_PREFIX + name
+        for name in ClusterOptions.model_fields
+        if not name.startswith("raft_") or name == "raft_logging"
+    }
+    assert {flag.target for flag in SUPPORTED} - NO_FIELD == fields | cluster - {CLUSTER_PREFIX + "secret"}
 
 
 def test_refused_options_have_no_target() -> None:
@@ -74,10 +83,10 @@ def test_sections_are_known() -> None:
     "flag", [flag for flag in SUPPORTED if flag.target not in NO_FIELD], ids=lambda flag: flag.names[-1]
 )
 def test_documented_defaults_are_the_real_ones(flag: Flag) -> None:
-    """The default in the help text is the field's (O20-O33, O82-O96)."""
+    """The default in the help text is the field's (O20-O33, O41-O50, O82-O96, O418)."""
     assert flag.target is not None
-    field = (Options.model_fields | Limits.model_fields)[flag.target]
-    real = field.default
+    cluster = {CLUSTER_PREFIX + name: field for name, field in ClusterOptions.model_fields.items()}
+    real = (Options.model_fields | Limits.model_fields | cluster)[flag.target].default
     match flag.kind:
         case Kind.BOOL:
             assert flag.default == str(real).lower()

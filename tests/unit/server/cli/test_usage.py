@@ -39,6 +39,15 @@ def test_each_option_has_a_line() -> None:
         assert sum(flag.meaning in line and flag.dashed(flag.names[-1]) in line for line in lines) == 1
 
 
+def test_long_names_widen_their_section_only() -> None:
+    """A description never touches a name, and stands in one column below its heading (O11)."""
+    lines = usage_text().splitlines()
+    long, short = "--cluster_proceed_on_restore_failure=<bool>", "--clustered=<bool>"
+    assert f"          {long} No effect: an incomplete channel is never served (default: false)" in lines
+    column = next(line.index("Run in a cluster") for line in lines if short in line)
+    assert column == next(line.index("No effect") for line in lines if long in line)
+
+
 def test_refused_options_are_not_offered() -> None:
     """Help lists only what exists."""
     words = set(re.findall(r"(?<!\S)--?(\w+)", usage_text()))

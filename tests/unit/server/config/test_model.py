@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from server.config.channel_limits import ChannelLimits
+from server.config.cluster import ClusterOptions
 from server.config.model import Limits, Options
 from server.config.option_error import OptionError
 from server.errors import ConfigError
@@ -29,6 +30,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert options.logtime
     assert {options.stan_debug, options.stan_trace, options.nats_debug, options.nats_trace} == {False}
     assert not options.replace_durable
+    assert options.cluster is None
 
 
 @pytest.mark.parametrize("store", ["file", "FILE", "File"])
@@ -166,6 +168,24 @@ def test_monitoring_with_external_nats_is_refused_for_now() -> None:
     assert text.startswith("option --http_port cannot be combined with --nats_server")
 
 
+def test_clustering_needs_a_store_on_disk() -> None:
+    """O400: the exact text for MEMORY; a directory must be given as always, and SQL does not exist either way."""
+    cluster = ClusterOptions()
+    text = "stan: clustering mode not supported with MEMORY store type"
+    assert refusal(cluster=cluster) == text
+    assert refusal(cluster=cluster, store="memory", dir="data") == text
+    assert refusal(cluster=cluster, store="FILE") == "for FILE stores, root directory must be specified"
+    assert refusal(cluster=cluster, store="SQL") == "store type SQL is not supported by this version"
+    assert Options(cluster=cluster, store="FILE", dir="data").cluster == cluster
+
+
+def test_clustering_needs_a_cluster_id_that_can_name_a_directory() -> None:
+    """O416: standalone, the same id is fine."""
+    fields = {"cluster_id": "a/b", "store": "FILE", "dir": "data"}
+    assert refusal(**fields, cluster=ClusterOptions()).startswith('invalid cluster ID "a/b": it names a directory')
+    assert Options.model_validate(fields).cluster_id == "a/b"
+
+
 def test_external_urls_are_completed() -> None:
     """URLs are stored complete (O240)."""
     assert Options(nats_urls=("n1", "n2")).nats_urls == ("nats://n1:4222", "nats://n2:4222")
@@ -185,6 +205,7 @@ def test_secrets_are_not_shown() -> None:
     """Passwords, tokens and logins in URLs appear in no representation (O243)."""
     shown = repr(Options.model_validate({"user": "u", "password": "hidden", "nats_urls": ("nats://u:hidden@h:1",)}))
     shown += repr(Options.model_validate({"token": "hidden"}))
+    shown += repr(Options.model_validate({"store": "FILE", "dir": "d", "cluster": {"secret": "hidden"}}))
     assert "hidden" not in shown
 
 

@@ -239,19 +239,35 @@ def test_end_of_a_client_by_timeout_starts_the_clock():
         assert "foo" not in leader.store.state.channels
 
 
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_refused_deletion_is_tried_again(idling, caplog, is_lost):
-    """O509, B339: what cannot be replicated leaves the channel as it is, with an error; again after the same interval."""
+@pytest.mark.parametrize("is_told_first", [True, False])
+def test_deletion_that_is_lost_is_tried_by_the_next_leader(idling, caplog, is_told_first):
+    """B395, O509: the clock starts anew with the leadership; losing one is no error of the channel."""
     me = idling.client()
     me.publish("foo", 3)
-    idling.log.is_leader = is_lost
     idling.log.is_applying_at_once = False
     idling.loop.move(10.3)
-    idling.log.lose_all()
-    idling.log.is_leader = idling.log.is_applying_at_once = True
-    reason = responses.OUTCOME_UNKNOWN if is_lost else responses.NOT_LEADER
+    assert len(idling.log.proposed) == 1
+    idling.lose(is_told_first=is_told_first)
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+    assert idling.loop.timers() == []
+    idling.log.is_applying_at_once = True
+    idling.regain()
+    idling.loop.move(9.6)
+    assert held(idling.channel("foo")) == (1, 3)
+    idling.loop.move(0.6)
+    assert "foo" not in idling.store.state.channels
+
+
+def test_refused_deletion_is_tried_again(idling, caplog):
+    """O509, B339: what the log refuses leaves the channel as it is, with an error; again after the same interval."""
+    me = idling.client()
+    me.publish("foo", 3)
+    idling.log.is_applying_at_once = False
+    idling.loop.move(10.3)
+    idling.log.refuse_next("not now")
+    idling.log.is_applying_at_once = True
     errors = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
-    assert errors == [f'Error deleting channel "foo": {reason}']
+    assert errors == ['Error deleting channel "foo": not now']
     assert held(idling.channel("foo")) == (1, 3)
     idling.loop.move(9.6)
     assert "foo" in idling.store.state.channels
@@ -263,9 +279,10 @@ def test_channel_whose_deletion_was_refused_is_of_use(idling):
     """B339: publishes and subscribes are accepted again, and count as use."""
     me = idling.client()
     me.publish("foo", 3)
-    idling.log.is_leader = False
+    idling.log.is_applying_at_once = False
     idling.loop.move(10.2)
-    idling.log.is_leader = True
+    idling.log.refuse_next("not now")
+    idling.log.is_applying_at_once = True
     idling.pub_acks()
     me.publish("foo")
     assert [ack.error for ack in idling.pub_acks()] == [""]

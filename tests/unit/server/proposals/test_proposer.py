@@ -245,16 +245,18 @@ def test_progress_of_what_is_gone_is_not_fatal(leader):
 
 
 def test_not_proposed_says_not_leader(leader):
-    """B400: a request that met the end of leadership was certainly not proposed; a publish gets no answer."""
+    """B400: what met the end of leadership was certainly not proposed; that ends this leadership, told or not."""
     me = leader.client()
     leader.log.is_leader = False
     leader.feed(me.publish_bytes("foo") + me.close_bytes())
     assert leader.answer("r.close.me", pb.CloseResponse).error == responses.NOT_LEADER
-    assert leader.pub_acks() == []
+    assert leader.pub_acks() == [pb.PubAck(guid="g", error=responses.NOT_LEADER)]
+    assert leader.nats.subjects == {}
+    assert leader.loop.timers() == []
 
 
 def test_unknown_outcome_says_so(leader):
-    """B402: proposed, then leadership lost: never success, and no PubAck."""
+    """B402: proposed, then leadership lost: never success."""
     me = leader.client()
     leader.log.is_applying_at_once = False
     leader.feed(me.publish_bytes("foo") + me.close_bytes())
@@ -262,6 +264,7 @@ def test_unknown_outcome_says_so(leader):
     leader.log.lose_all()
     leader.loop.run()
     assert leader.answer("r.close.me", pb.CloseResponse).error == responses.OUTCOME_UNKNOWN
+    assert leader.pub_acks() == [pb.PubAck(guid="g", error=responses.OUTCOME_UNKNOWN)]
     assert leader.take() == []
 
 

@@ -1,0 +1,1 @@
+"""Moves a whole state from the leader to a member whose log ends before the leader's begins: chunks, pulled by the member."""

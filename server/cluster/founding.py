@@ -1,0 +1,159 @@
+"""Gets a node that was never part of a cluster into one: with peers, alone, or by asking a leader (O402, O403)."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from raft.formation import Form, Join, Mixed, Wait, decide, peers_digest
+from raft.membership import GENESIS_BYTES, Configuration
+from raft.node import RaftNode
+from server.cluster.cluster_pb2 import JoinRequest, JoinResponse
+from server.cluster.connection import RaftConnection
+from server.cluster.members import JOIN_VERSION
+from server.errors import JoinError
+
+logger = logging.getLogger(__name__)
+
+JOIN_TRIES: Final = 5
+JOIN_INTERVAL_S: Final = 1.0
+"""How often, and how many seconds apart, a leader is asked. Source: O403."""
+
+ACCEPTED_WAIT_S: Final = 5.0
+"""A leader that has accepted us, and has not made us a member yet, is asked again after this time, seconds: it may lead
+no more. Asking again changes nothing for one that still does."""
+
+WAIT_REPORT_S: Final = 10.0
+"""Between two log lines about peers that are missing, seconds."""
+
+
+class Founding:
+    """One node's way into its cluster. `changed` is to be called when another node came, went or said something new."""
+
+    def __init__(self, node: RaftNode, connection: RaftConnection) -> None:
+        self._node = node
+        self._connection = connection
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Look again."""
+        self._changed.set()
+
+    async def run(self, *, peers: Sequence[str], bootstrap: bool) -> None:
+        """Return when this node is a member, or never will be by itself.
+
+        Raises:
+            JoinError: nobody has accepted it, and it has no other way (O403).
+
+        """
+        node = self._node
+        if node.is_new and peers:
+            await self._found(peers)
+        elif node.is_new and bootstrap:
+            if await self._ask() is None:
+                self._form(Configuration.of(_genesis(), [node.member]))
+            else:
+                logger.warning("a cluster exists already: this node joins it in spite of --cluster_bootstrap")
+        elif node.is_new:
+            await self._join()
+        elif node.configuration is not None and not self._is_member:
+            logger.warning(
+                "this node is no member of its cluster, which has %s: add it with a request, or start it with empty"
+                " directories to have it join",
+                ", ".join(node.configuration.node_ids),
+            )
+            return
+        while not self._is_member:  # accepted: entries or a snapshot are on their way
+            await self._wait(ACCEPTED_WAIT_S)
+            if not self._is_member:
+                await self._ask()
+        node.listen_to(())
+
+    @property
+    def _is_member(self) -> bool:
+        configuration = self._node.configuration
+        return configuration is not None and self._node.member in configuration.members
+
+    async def _found(self, peers: Sequence[str]) -> None:
+        node = self._node
+        node.listen_to(peers, peers_digest(node.member.node_id, peers))
+        told: object = None
+        while node.is_new:
+            self._changed.clear()
+            decision = decide(node.member, peers, node.infos())
+            match decision:
+                case Form():
+                    self._form(Configuration.of(_genesis(), decision.members))
+                    return
+                case Join():
+                    if await self._ask() is not None:
+                        return
+                    logger.info('node "%s" belongs to a cluster, whose leader does not answer yet', decision.witness)
+                case Mixed() if decision != told:
+                    logger.error(
+                        'node "%s" was started with other --cluster_peers than this node: no cluster is formed',
+                        decision.node_id,
+                    )
+                case Wait() if decision.missing and decision != told:
+                    logger.info(
+                        "a new cluster is formed when all peers were seen; missing: %s", ", ".join(decision.missing)
+                    )
+            told = decision
+            await self._wait(JOIN_INTERVAL_S if isinstance(decision, Join) else WAIT_REPORT_S)
+
+    def _form(self, configuration: Configuration) -> None:
+        logger.info("a new cluster is formed of %s", ", ".join(configuration.node_ids))
+        self._node.form(configuration)
+
+    async def _join(self) -> None:
+        """Ask until a leader has accepted us. Raises JoinError when none does."""
+        for _ in range(JOIN_TRIES):
+            if await self._ask() is not None:
+                return
+        raise JoinError(self._connection.subjects.cluster_id)
+
+    async def _ask(self) -> str | None:
+        """Ask once, for JOIN_INTERVAL_S; the id of the leader that has accepted us."""
+        member = self._node.member
+        request = JoinRequest(version=JOIN_VERSION, node_id=member.node_id, incarnation=member.incarnation)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + JOIN_INTERVAL_S
+        leader_id = None
+        while leader_id is None and (left := until - loop.time()) > 0:
+            answer = await self._connection.request(self._connection.subjects.join, request.SerializeToString(), left)
+            leader_id = _accepted(answer)
+            if leader_id is None:
+                await asyncio.sleep(max(0.0, min(JOIN_INTERVAL_S / 4, until - loop.time())))
+        if leader_id is not None:
+            self._node.listen_to((leader_id,))
+        return leader_id
+
+    async def _wait(self, timeout_s: float) -> None:
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+
+def _accepted(answer: bytes | None) -> str | None:
+    """The leader's id in its answer; None when there is none, or it has refused."""
+    if answer is None:
+        return None
+    try:
+        response = JoinResponse.FromString(answer)
+    except DecodeError:
+        logger.warning("an answer to the request to join is not one of ours: size=%d", len(answer))
+        return None
+    if response.error:
+        logger.warning("the cluster does not accept this node: %s", response.error)
+        return None
+    return response.leader_id
+
+
+def _genesis() -> bytes:
+    return secrets.token_bytes(GENESIS_BYTES)
