@@ -5,7 +5,7 @@ Rules:
   commit never waits for a newcomer to catch up (Raft dissertation, section 4.2.1).
 - A node that comes with another journal than the member of its name replaces it: the old member is removed, then the new one
   added, two changes (an empty disk must not count as the one that acknowledged). Not while the old one is alive.
-- A node added before it was ever seen takes a place without a voice, which its journal fills when it comes (O430).
+- A node that is added and not heard within a second takes a place without a voice, which its journal fills when it comes (O430).
 - The next change is proposed when the last one is committed, and none before the leader's own no-op is.
 """
 
@@ -25,6 +25,9 @@ Done: TypeAlias = Callable[[str | None], None]
 NEARLY_ENTRIES: Final = 64
 """A newcomer that lacks at most so many entries is added."""
 
+APPEARANCE_S: Final = 1.0
+"""How long a node that an operator adds has to be heard, seconds: several hellos."""
+
 LEARNER_SILENCE_S: Final = 60.0
 """A newcomer that was not heard for so long is given up, seconds."""
 
@@ -42,6 +45,7 @@ class _Change:
     node_id: str
     is_wanted: bool
     done: Done
+    since_s: float
 
 
 @dataclass(slots=True)
@@ -61,8 +65,12 @@ class Admission:
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer of a member may allow the next step."""
-        return bool(self._learners or self._changes)
+        """Whether an answer of a member, a node that comes or time may allow the next step."""
+        return self._is_open and bool(self._learners or self._changes or self._has_places())
+
+    def _has_places(self) -> bool:
+        configuration = self.core.configuration
+        return configuration is not None and any(not member.incarnation for member in configuration.members)
 
     def targets(self) -> list[str]:
         """Nodes that are not in the configuration and get hellos."""
@@ -111,7 +119,7 @@ class Admission:
         elif not self._is_open:
             done(NOT_LEADER)
         else:
-            self._changes.append(_Change(node_id, is_wanted=True, done=done))
+            self._changes.append(_Change(node_id, is_wanted=True, done=done, since_s=self.clock()))
 
     def remove(self, node_id: str, done: Done) -> None:
         """The operator wants the node out."""
@@ -123,7 +131,7 @@ class Admission:
         else:
             for member in [one for one in self._learners if one.node_id == node_id]:
                 del self._learners[member]
-            self._changes.append(_Change(node_id, is_wanted=False, done=done))
+            self._changes.append(_Change(node_id, is_wanted=False, done=done, since_s=self.clock()))
 
     def advance(self) -> None:
         """Do what can be done now: propose the next change, tell what is done."""
@@ -132,6 +140,7 @@ class Admission:
             return
         self.has_removed_us = not self.core.is_voter
         self._tell_done(configuration)
+        self._welcome(configuration)
         self._forget_silent(configuration)
         self.core.set_learners(self._learners)
         wanted = self._next(configuration)
@@ -144,6 +153,14 @@ class Admission:
         self._changes = [one for one in self._changes if one not in done]
         for change in done:
             change.done(None)
+
+    def _welcome(self, configuration: Configuration) -> None:
+        """Nodes that are wanted and have come get the log."""
+        wanted = {member.node_id for member in configuration.members if not member.incarnation}
+        wanted.update(change.node_id for change in self._changes if change.is_wanted)
+        for member in self.up_members():
+            if member.node_id in wanted and member not in self._learners:
+                self._learners[member] = self.clock()
 
     def _forget_silent(self, configuration: Configuration) -> None:
         now = self.clock()
@@ -165,8 +182,10 @@ class Admission:
                     continue
                 logger.info('Removed node "%s"', change.node_id)
                 return configuration.without(change.node_id)
-            if known is None and not any(one.node_id == change.node_id for one in self._learners):
-                return self._with_node(configuration, change.node_id)
+            has_come = any(one.node_id == change.node_id for one in self._learners)
+            if known is None and not has_come and self.clock() - change.since_s >= APPEARANCE_S:
+                logger.info('Added node "%s"', change.node_id)
+                return configuration.with_member(Member(change.node_id, ""))
         for member in self._learners:
             progress = None if self.core.sender is None else self.core.sender.find(member)
             lacks = self.core.consensus.last_index - (0 if progress is None else progress.match_index)
@@ -178,13 +197,3 @@ class Admission:
                 logger.info('Added node "%s"', member.node_id)
                 return configuration.with_member(member)
         return None
-
-    def _with_node(self, configuration: Configuration, node_id: str) -> Configuration | None:
-        """Begin to add a node: the journal that is running under that id, else a place for it."""
-        for member in self.up_members():
-            if member.node_id == node_id:
-                self._learners[member] = self.clock()
-                self.core.set_learners(self._learners)
-                return None
-        logger.info('Added node "%s"', node_id)
-        return configuration.with_member(Member(node_id, ""))

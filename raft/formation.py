@@ -64,6 +64,6 @@ def decide(me: Member, peers: Sequence[str], infos: Mapping[Member, NodeInfo]) -
         if node_id in by_id and by_id[node_id][1].peers_digest != digest:
             return Mixed(node_id)
     missing = tuple(node_id for node_id in others if node_id not in by_id)
-    if missing or me.node_id > others[0]:
+    if missing or any(node_id < me.node_id for node_id in others):
         return Wait(missing)
     return Form((me, *(by_id[node_id][0] for node_id in others)))

@@ -38,8 +38,16 @@ class HandOver:
         """This node leads no more."""
         self._is_over.set()
 
+    @property
+    def has_heirs(self) -> bool:
+        """Whether anybody can be reached who could take over."""
+        configuration = self._core.configuration
+        return configuration is not None and any(map(self._is_up, configuration.members))
+
     async def wait(self, timeout_s: float) -> None:
-        """Return when it is over, or after `timeout_s`."""
+        """Return when it is over, when there is nobody, or after `timeout_s`."""
+        if not self.has_heirs:
+            return
         try:
             async with asyncio.timeout(timeout_s):
                 await self._is_over.wait()

@@ -515,6 +515,8 @@ class RaftNode:
             deadline = self._exchange.next_deadline()
             if deadline is not None and deadline <= now:
                 self._exchange.tick()
+        if self._admission.is_busy:
+            self._admission_changed()
         self._tick()
         self._flush_links()
 

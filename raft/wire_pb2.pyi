@@ -178,7 +178,7 @@ class SnapshotGone(_message.Message):
     def __init__(self, snapshot_id: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class FrameHeader(_message.Message):
-    __slots__ = ("version", "kind", "source_node_id", "source_incarnation", "source_session", "destination_node_id", "destination_session", "sequence", "fragment_number", "fragment_count", "body_size", "body_checksum")
+    __slots__ = ("version", "kind", "source_node_id", "source_incarnation", "source_session", "destination_node_id", "destination_session", "sequence", "fragment_number", "fragment_count", "body_size", "checksum")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SOURCE_NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -190,7 +190,7 @@ class FrameHeader(_message.Message):
     FRAGMENT_NUMBER_FIELD_NUMBER: _ClassVar[int]
     FRAGMENT_COUNT_FIELD_NUMBER: _ClassVar[int]
     BODY_SIZE_FIELD_NUMBER: _ClassVar[int]
-    BODY_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     version: int
     kind: int
     source_node_id: str
@@ -202,8 +202,8 @@ class FrameHeader(_message.Message):
     fragment_number: int
     fragment_count: int
     body_size: int
-    body_checksum: int
-    def __init__(self, version: _Optional[int] = ..., kind: _Optional[int] = ..., source_node_id: _Optional[str] = ..., source_incarnation: _Optional[str] = ..., source_session: _Optional[int] = ..., destination_node_id: _Optional[str] = ..., destination_session: _Optional[int] = ..., sequence: _Optional[int] = ..., fragment_number: _Optional[int] = ..., fragment_count: _Optional[int] = ..., body_size: _Optional[int] = ..., body_checksum: _Optional[int] = ...) -> None: ...
+    checksum: int
+    def __init__(self, version: _Optional[int] = ..., kind: _Optional[int] = ..., source_node_id: _Optional[str] = ..., source_incarnation: _Optional[str] = ..., source_session: _Optional[int] = ..., destination_node_id: _Optional[str] = ..., destination_session: _Optional[int] = ..., sequence: _Optional[int] = ..., fragment_number: _Optional[int] = ..., fragment_count: _Optional[int] = ..., body_size: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class NodeInfo(_message.Message):
     __slots__ = ("genesis", "is_fresh", "peers_digest", "release")

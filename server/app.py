@@ -100,7 +100,7 @@ class Node:
         self._data = data = open_data(self._options, loop=self._loop, on_durable=self._durable, on_fatal=self._fail_all)
         gc.freeze()  # what was recovered stays
         logger.info("%s", banner.recovered_line(data.recovered_channels))
-        for line in banner.store_lines(self._options):
+        for line in (*_cluster_lines(self._options, data), *banner.store_lines(self._options)):
             logger.info("%s", line)
         security = Security(login=_login(self._options))
         self._connection = connection = NatsConnection(
@@ -137,8 +137,6 @@ class Node:
     async def _start_clustered(
         self, data: Data, options: ClusterOptions, urls: tuple[str, ...], security: Security
     ) -> None:
-        for line in banner.cluster_lines(options, node_id=data.node_id, log_path=_not_none(data.journal_directory)):
-            logger.info("%s", line)
         self._cluster = cluster = ClusterNode(
             options,
             cluster_id=self._options.cluster_id,
@@ -399,6 +397,13 @@ def _admit_nothing(message: PubMsg, _subject: bytes) -> windows.Channel:
 
 def _handle_nothing(_message: hot.Message) -> None:
     """Before leadership nobody waits for messages: what still arrives belongs to a leadership that ended."""
+
+
+def _cluster_lines(options: Options, data: Data) -> list[str]:
+    """Who this node is in the cluster, if it is in one (O207)."""
+    if options.cluster is None or data.journal_directory is None:
+        return []
+    return banner.cluster_lines(options.cluster, node_id=data.node_id, log_path=data.journal_directory.parent)
 
 
 def _login(options: Options) -> Login:

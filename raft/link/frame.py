@@ -1,7 +1,7 @@
 """One frame, which is the payload of one message of the carrier, to bytes and back. Pure.
 
 `u16 little-endian length of the header | header | body | 32 bytes of HMAC-SHA256 if the cluster has a secret`. The header is
-protobuf (wire.proto). The code covers everything before it; its key is made of the secret and the cluster's id, so that
+protobuf (wire.proto) and ends with a checksum of itself and the body. The code covers everything before it; its key is made of the secret and the cluster's id, so that
 frames of another cluster with the same secret are strangers' too. The body is a slice of a message, or a `NodeInfo`.
 """
 
@@ -44,6 +44,9 @@ JOIN_BELOW_BYTES: Final = 16 * 1024
 
 _GENESIS_SIZES: Final = (0, GENESIS_BYTES)
 _LENGTH: Final = struct.Struct("<H")
+_CHECKSUM: Final = struct.Struct("<BI")
+_CHECKSUM_TAG: Final = pb.FrameHeader.CHECKSUM_FIELD_NUMBER << 3 | 5
+"""Protobuf's tag of a fixed32 field. Appending a field to an encoded message is setting it."""
 _KEY_LABEL: Final = b"streaming.raft frame 1\x00"
 
 
@@ -130,9 +133,6 @@ def encode_frame(header: Header, body: Sequence[bytes], key: bytes | None) -> li
     body_size = sum(map(len, body))
     if body_size < JOIN_BELOW_BYTES * len(body):
         body = [b"".join(body)]
-    checksum = 0
-    for piece in body:
-        checksum = google_crc32c.extend(checksum, piece)
     encoded = pb.FrameHeader(
         version=FRAME_FORMAT_VERSION,
         kind=header.kind,
@@ -145,9 +145,11 @@ def encode_frame(header: Header, body: Sequence[bytes], key: bytes | None) -> li
         fragment_number=header.fragment_number,
         fragment_count=header.fragment_count,
         body_size=body_size,
-        body_checksum=checksum,
     ).SerializeToString()
-    parts = [_LENGTH.pack(len(encoded)) + encoded, *body]
+    checksum = google_crc32c.value(encoded)
+    for piece in body:
+        checksum = google_crc32c.extend(checksum, piece)
+    parts = [_LENGTH.pack(len(encoded) + _CHECKSUM.size) + encoded + _CHECKSUM.pack(_CHECKSUM_TAG, checksum), *body]
     if key is not None:
         code = hmac.new(key, digestmod=hashlib.sha256)
         for part in parts:
@@ -177,8 +179,9 @@ def decode_frame(content: bytes | memoryview) -> Frame:
     end = _LENGTH.size + _LENGTH.unpack_from(content)[0]
     if end > len(content):
         raise WireError(f"frame of {len(content)} bytes, whose header ends at {end}; allowed: within the frame")
+    header = bytes(content[_LENGTH.size : end])
     try:
-        encoded = pb.FrameHeader.FromString(bytes(content[_LENGTH.size : end]))
+        encoded = pb.FrameHeader.FromString(header)
     except DecodeError as error:
         raise WireError(
             f"header of {end - _LENGTH.size} bytes cannot be decoded: {error}; allowed: protobuf"
@@ -193,12 +196,11 @@ def decode_frame(content: bytes | memoryview) -> Frame:
         )
     if body_size != encoded.body_size:
         raise WireError(f"body of {body_size} bytes; allowed: {encoded.body_size}, as the header says")
-    header = _checked(encoded)
     body = bytes(content[end:])
-    checksum = int(google_crc32c.value(body))
-    if checksum != encoded.body_checksum:
-        raise WireError(f"body_checksum {encoded.body_checksum:#010x}; allowed: {checksum:#010x}, that of the body")
-    return Frame(header, body)
+    checksum = int(google_crc32c.extend(google_crc32c.value(header[: -_CHECKSUM.size]), body))
+    if checksum != encoded.checksum:
+        raise WireError(f"checksum {encoded.checksum:#010x}; allowed: {checksum:#010x}, that of header and body")
+    return Frame(_checked(encoded), body)
 
 
 def _checked(encoded: pb.FrameHeader) -> Header:

@@ -30,6 +30,9 @@ CHUNK_TIMEOUT_S: Final = 2.0
 RETRY_S: Final = 1.0
 """Pause before another snapshot is asked for, when the leader has none or one that is too old, seconds."""
 
+STALL_S: Final = 30.0
+"""A transfer without a chunk that counts for so long is given up, seconds: what began it may have been wrong."""
+
 DISK_RETRY_S: Final = 5.0
 """After a disk error no snapshot is fetched for so long, seconds: offers come many times a second."""
 
@@ -63,6 +66,8 @@ class _Transfer:
     size: int
     sink: Sink
     began_at: float
+    moved_at: float
+    """When the last chunk came that counted, or the transfer went on."""
     next_offset: int = 0
     asked: dict[int, float] = field(default_factory=dict)
     """Chunks that are to come, by offset: when they are asked for again."""
@@ -133,6 +138,7 @@ class SnapshotPuller:
         if self._transfer is None:
             self._ask_for_any()
         else:
+            self._transfer.moved_at = self._clock()
             logger.info("snapshot goes on bytes=%d size=%d", self._transfer.byte_count, self._transfer.size)
             self._ask(self._transfer)
 
@@ -163,10 +169,17 @@ class SnapshotPuller:
         deadline = self.next_deadline()
         if deadline is None or deadline > self._clock():
             return
-        if self._transfer is None:
+        transfer = self._transfer
+        if transfer is not None and self._clock() >= transfer.moved_at + STALL_S:
+            logger.warning(
+                "snapshot stands still, it is begun anew bytes=%d size=%d", transfer.byte_count, transfer.size
+            )
+            self._discard()
+            transfer = None
+        if transfer is None:
             self._ask_for_any()
         else:
-            self._ask(self._transfer)
+            self._ask(transfer)
 
     def next_deadline(self) -> float | None:
         """Clock time at which `tick` has something to do."""
@@ -197,7 +210,7 @@ class SnapshotPuller:
             self._fail(error)
             return
         logger.info("snapshot begins leader=%s size=%d index=%d", leader.node_id, chunk.size, chunk.index)
-        self._transfer = _Transfer(leader, chunk.snapshot_id, chunk.index, chunk.term, chunk.size, sink, now)
+        self._transfer = _Transfer(leader, chunk.snapshot_id, chunk.index, chunk.term, chunk.size, sink, now, now)
         self._transfer.asked[0] = now + CHUNK_TIMEOUT_S
         self._transfer.next_offset = self._transfer.length_at(0)
         self._take(self._transfer, chunk)
@@ -212,6 +225,7 @@ class SnapshotPuller:
                 self._fail(error)
                 return
             del transfer.asked[chunk.offset]
+            transfer.moved_at = self._clock()
         if transfer.asked or transfer.next_offset < transfer.size:
             self._ask(transfer)
         else:

@@ -80,7 +80,7 @@ class ClusterNode:
         """`node` has just been started: get it into its cluster."""
         self._node = node
         self._members = MemberRequests(self._connection, node, allows_changes=self._options.allow_add_remove_node)
-        if self._options.bootstrap and not self._options.peers_of(node.member.node_id):
+        if self._options.bootstrap and not self._options.peers:
             self._probe.start()
         self._founding = Founding(node, self._connection)
         self._task = self._loop.create_task(self._found(self._founding))
@@ -116,9 +116,7 @@ class ClusterNode:
     async def _found(self, founding: Founding) -> None:
         assert self._node is not None
         try:
-            await founding.run(
-                peers=self._options.peers_of(self._node.member.node_id), bootstrap=self._options.bootstrap
-            )
+            await founding.run(peers=self._options.peers, bootstrap=self._options.bootstrap)
         except Exception as error:  # noqa: BLE001  the top of the task: the node ends, with the reason
             self._on_fatal(error)
 
