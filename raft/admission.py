@@ -6,6 +6,7 @@ Rules:
 - A node that comes with another journal than the member of its name replaces it: the old member is removed, then the new one
   added, two changes (an empty disk must not count as the one that acknowledged). Not while the old one is alive.
 - A node that is added and not heard within a second takes a place without a voice, which its journal fills when it comes (O430).
+- No change leaves the cluster without a majority of members that can be reached now: it could never be committed.
 - The next change is proposed when the last one is committed, and none before the leader's own no-op is.
 """
 
@@ -34,6 +35,7 @@ LEARNER_SILENCE_S: Final = 60.0
 NOT_LEADER: Final = "node is not the leader"
 LOST: Final = "leadership lost"
 INVALID_ID: Final = "invalid node ID"
+NO_MAJORITY: Final = "too few nodes of the cluster could be reached then"
 ONLY_NODE: Final = "it is the only node of the cluster"
 """Texts of the original, where it has one. Source: O431."""
 
@@ -145,6 +147,7 @@ class Admission:
         self.core.set_learners(self._learners)
         wanted = self._next(configuration)
         if wanted is not None:
+            logger.info("configuration proposed members=%s", ", ".join(wanted.node_ids))
             self.core.propose_configuration(wanted)
             self.core.flush()
 
@@ -152,6 +155,7 @@ class Admission:
         done = [one for one in self._changes if (configuration.find(one.node_id) is not None) is one.is_wanted]
         self._changes = [one for one in self._changes if one not in done]
         for change in done:
+            logger.info('%s node "%s"', "Added" if change.is_wanted else "Removed", change.node_id)
             change.done(None)
 
     def _welcome(self, configuration: Configuration) -> None:
@@ -175,25 +179,40 @@ class Admission:
 
     def _next(self, configuration: Configuration) -> Configuration | None:
         """The next configuration, one member away from this one; None when there is nothing to do yet."""
-        for change in self._changes:
-            known = configuration.find(change.node_id)
-            if not change.is_wanted:
-                if len(configuration.members) == 1:
-                    continue
-                logger.info('Removed node "%s"', change.node_id)
-                return configuration.without(change.node_id)
-            has_come = any(one.node_id == change.node_id for one in self._learners)
-            if known is None and not has_come and self.clock() - change.since_s >= APPEARANCE_S:
-                logger.info('Added node "%s"', change.node_id)
-                return configuration.with_member(Member(change.node_id, ""))
+        for change in list(self._changes):
+            wanted = self._changed(configuration, change)
+            if wanted is None:
+                continue
+            if self._has_majority(wanted):
+                return wanted
+            self._changes.remove(change)
+            change.done(NO_MAJORITY)
         for member in self._learners:
             progress = None if self.core.sender is None else self.core.sender.find(member)
             lacks = self.core.consensus.last_index - (0 if progress is None else progress.match_index)
-            if lacks <= NEARLY_ENTRIES and self.is_up(member):
-                known = configuration.find(member.node_id)
-                if known is not None and known.incarnation:
+            if lacks > NEARLY_ENTRIES or not self.is_up(member):
+                continue
+            known = configuration.find(member.node_id)
+            has_old = known is not None and bool(known.incarnation)
+            wanted = configuration.without(member.node_id) if has_old else configuration.with_member(member)
+            if self._has_majority(wanted):
+                if has_old:
                     logger.info('node "%s" has a new journal: its old one is no member any more', member.node_id)
-                    return configuration.without(member.node_id)
-                logger.info('Added node "%s"', member.node_id)
-                return configuration.with_member(member)
+                else:
+                    logger.info('node "%s" has the log and becomes a member', member.node_id)
+                return wanted
         return None
+
+    def _changed(self, configuration: Configuration, change: _Change) -> Configuration | None:
+        """The configuration that a wish leads to; None while it has to wait."""
+        if not change.is_wanted:
+            return configuration.without(change.node_id) if len(configuration.members) > 1 else None
+        has_come = any(one.node_id == change.node_id for one in self._learners)
+        if has_come or self.clock() - change.since_s < APPEARANCE_S:
+            return None
+        return configuration.with_member(Member(change.node_id, ""))
+
+    def _has_majority(self, configuration: Configuration) -> bool:
+        """Whether enough of these members can be reached."""
+        reached = sum(member == self.core.me or self.is_up(member) for member in configuration.members)
+        return reached >= configuration.majority

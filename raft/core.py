@@ -74,7 +74,7 @@ class Core:
         timing: Timing,
     ) -> None:
         """`applied` is the state machine's configuration as of `applied_index`."""
-        self._me = me
+        self.me = me
         self._log = log
         self._ports = ports
         self._clock = clock
@@ -120,7 +120,7 @@ class Core:
     @property
     def is_voter(self) -> bool:
         """Whether this node is part of the configuration."""
-        return self.configuration is not None and self._me in self.configuration.members
+        return self.configuration is not None and self.me in self.configuration.members
 
     @property
     def sender(self) -> Sender | None:
@@ -181,7 +181,7 @@ class Core:
 
     @property
     def _is_alone(self) -> bool:
-        return self.configuration is not None and self.configuration.members == (self._me,)
+        return self.configuration is not None and self.configuration.members == (self.me,)
 
     @property
     def _may_stand(self) -> bool:
@@ -195,10 +195,10 @@ class Core:
             consensus.elect()
         else:
             consensus.postpone_election()
-            self._pre_votes.open(consensus.term, self._me)
+            self._pre_votes.open(consensus.term, self.me)
             last = self._log[-1]
             for member in configuration.members:
-                if member != self._me and self._ports.is_up(member):
+                if member != self.me and self._ports.is_up(member):
                     self._ports.send(member, PreVoteRequest(consensus.term, last[1], last[2]))
 
     # ---- links
@@ -236,7 +236,7 @@ class Core:
     def _set_sender_members(self) -> None:
         if self._sender is not None:
             members = () if self.configuration is None else self.configuration.members
-            self._sender.set_members([one for one in dict.fromkeys((*members, *self._learners)) if one != self._me])
+            self._sender.set_members([one for one in dict.fromkeys((*members, *self._learners)) if one != self.me])
 
     # ---- messages
 
@@ -355,7 +355,7 @@ class Core:
         self._configurations.restored(configuration, index)
         self._configuration_changed()
         leader = self.consensus.leader
-        if leader is not None and leader != self._me:
+        if leader is not None and leader != self.me:
             self._ports.send(
                 leader, AppendResponse(self.consensus.term, index + 1, 0, is_success=True, is_rejection=False)
             )
@@ -379,7 +379,7 @@ class Core:
         if consensus.role is not Role.CANDIDATE or message.term != consensus.term:
             return
         if self._votes.term != consensus.term:
-            self._votes.open(consensus.term, self._me)
+            self._votes.open(consensus.term, self.me)
         if self._votes.admits(member, message.term, self.configuration):
             consensus.vote_response(member, message)
 

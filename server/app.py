@@ -24,7 +24,7 @@ from server.nats.address import Login
 from server.nats.connection import DEFAULT_MAX_PAYLOAD, NatsConnection
 from server.nats.dial import Security
 from server.natsd import binary
-from server.natsd.command import ChildConfig
+from server.natsd.command import ChildConfig, Routing
 from server.natsd.supervisor import Supervisor
 from server.outbox import Outbox
 from server.protocol import responses
@@ -48,6 +48,9 @@ HAND_OVER_MAX_S: Final = 2.0
 
 STOP_MAX_S: Final = 10.0
 """Bound of the orderly end of the leadership, seconds: a NATS server or disk that hangs must not keep the process."""
+
+STOP_CLUSTERED_MAX_S: Final = 3.0
+"""The same in a cluster, where the other nodes may be stopping, too, and nothing can be committed any more."""
 
 
 async def run(options: Options) -> int:
@@ -237,8 +240,11 @@ class Node:
             self.ended.set_result(status)
 
     async def _stop_leadership(self, leadership: Leadership) -> None:
+        if self._raft is not None and not self._raft.is_confirmed:
+            leadership.end()  # nothing can be committed
+            return
         try:
-            async with asyncio.timeout(STOP_MAX_S):
+            async with asyncio.timeout(STOP_MAX_S if self._cluster is None else STOP_CLUSTERED_MAX_S):
                 await leadership.stop()
         except (TimeoutError, NatsUnavailableError) as error:
             logger.warning("the leadership did not end in order: %r", error)
@@ -261,6 +267,7 @@ class Node:
             token=options.token.get_secret_value(),
             debug=options.nats_debug,
             trace=options.nats_trace,
+            routing=_routing(options),
         )
         self._child = Supervisor(
             config,
@@ -412,6 +419,21 @@ def _login(options: Options) -> Login:
         user=options.user or None,
         password=options.password.get_secret_value(),
         token=options.token.get_secret_value() or None,
+    )
+
+
+def _routing(options: Options) -> Routing | None:
+    """How our NATS server is joined with those of other nodes; all have the cluster's id as their common name (O103)."""
+    listen = options.route_listen
+    if listen is None:
+        return None
+    return Routing(
+        name=options.cluster_id,
+        host=listen.host,
+        port=listen.port,
+        user=listen.user,
+        password=listen.password.get_secret_value(),
+        routes=options.routes,
     )
 
 

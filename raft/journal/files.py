@@ -107,7 +107,9 @@ def open_journal(
 class JournalFiles:
     """The open files of a journal. Used by one thread at a time; all calls block. Owns the directory's lock."""
 
-    def __init__(self, directory: Path, recovery: Recovery, *, lock: int, segment_bytes: int, is_synced: bool = True) -> None:
+    def __init__(
+        self, directory: Path, recovery: Recovery, *, lock: int, segment_bytes: int, is_synced: bool = True
+    ) -> None:
         self._sync_flag = os.O_DSYNC if is_synced else 0
         self._directory = directory
         self._segment_bytes = segment_bytes

@@ -4,21 +4,27 @@ A session begins with every start of a process and whenever its connection is ma
 before. Every frame takes the next sequence of its sender's session, hellos included, so that the hello behind a lost message
 shows the loss.
 
-- A hello of a higher session replaces the one known: everything before is forgotten. Lower ones are dropped, but for a node
-  that was not heard for so long that its clock may have been set back, if it answers to our current session.
+- A hello of a higher session replaces the one known: everything before is forgotten. One of a lower session does so only if it
+  answers to our current session, and was never replaced itself: that node's clock was set back before it started. One that
+  was replaced comes back only when the node was not heard for very long.
 - Data is taken only from the known session, for our current one, and with a higher sequence than the last: nothing that
   was recorded or delayed from before a restart on either side comes through, and nothing comes twice or out of order.
 - A jump in the sequence is a gap. It is told once, the message it tore is dropped, and the stream goes on.
 - A message is cut into slices with consecutive sequences. Any other order is dropped, and is a gap, too.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
 
 from raft.membership import Member
 from raft.wire import MESSAGE_MAX_BYTES
 
 from .drops import DropReason
 from .frame import Frame, Header
+
+REPLACED_KEPT: Final = 16
+"""Sessions of one node that are remembered as replaced: their delayed hellos must not bring them back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Session:
     session: int = 0
     last_sequence: int = 0
     sequence_out: int = 0
+    _replaced: deque[int] = field(default_factory=lambda: deque(maxlen=REPLACED_KEPT))
     _buffer: bytearray = field(default_factory=bytearray, init=False)
     _slices: int = field(default=0, init=False)  # of the message being put together; 0: none is
     _next_slice: int = field(default=0, init=False)
@@ -67,7 +74,10 @@ class Session:
         if is_known:
             if header.sequence <= self.last_sequence:
                 return DropReason.REPEATED
-        elif header.source_session > self.session or (is_forgotten and header.destination_session == own_session):
+        elif header.source_session > self.session or (
+            header.destination_session == own_session and (is_forgotten or header.source_session not in self._replaced)
+        ):
+            self._replaced.append(self.session)
             self.member, self.session = header.source, header.source_session
         else:
             return DropReason.OLD_SESSION

@@ -35,7 +35,7 @@ _BOTH: Final = {
 }
 """Options that set two fields and win over the single ones, wherever they stand (O79)."""
 
-_OWN_NATS_ONLY: Final = ("host", "port", "nats_debug", "nats_trace")
+_OWN_NATS_ONLY: Final = ("host", "port", "nats_debug", "nats_trace", "route_listen", "routes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +136,5 @@ def _warnings(given: Mapping[str, FlagValue], options: Options) -> tuple[str, ..
 
 
 def _acts_on_own_nats(flag: Flag) -> bool:
-    """True for what an external NATS server makes useless (O82, O83, O92, O93)."""
+    """True for what an external NATS server makes useless (O82, O83, O92, O93, O102, O103)."""
     return flag.target in _OWN_NATS_ONLY or flag.target == NATS_DEBUG_AND_TRACE_TARGET

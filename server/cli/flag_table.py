@@ -13,6 +13,7 @@ STREAMING_LOGGING: Final = "Streaming Server Logging Options"
 NATS: Final = "Embedded NATS Server Options"
 LOGGING: Final = "Logging Options"
 AUTHORIZATION: Final = "Authorization Options"
+NATS_CLUSTERING: Final = "NATS Clustering Options"
 COMMON: Final = "Common Options"
 
 SECTIONS: Final = (
@@ -26,7 +27,7 @@ SECTIONS: Final = (
     LOGGING,
     AUTHORIZATION,
     "TLS Options",
-    "NATS Clustering Options",
+    NATS_CLUSTERING,
     COMMON,
 )
 """Headings of the help text in their order. Source: O11."""
@@ -213,6 +214,23 @@ SUPPORTED: Final = (
         "token",
         ("string", "Token that the NATS server demands and this server uses"),
     ),
+    _flag(
+        NATS_CLUSTERING,
+        "routes",
+        Kind.LIST,
+        "routes",
+        ("url[,url]", "NATS servers of other nodes that the embedded one connects to, nats://[user:pass@]host:port"),
+    ),
+    _flag(
+        NATS_CLUSTERING,
+        "cluster cluster_listen",
+        Kind.STRING,
+        "route_listen",
+        (
+            "url",
+            "Where the embedded NATS server takes such connections, nats://[user:pass@]host:port (port -1 for any)",
+        ),
+    ),
     _flag(COMMON, "h help", Kind.BOOL, HELP_TARGET, ("", "Show this text and exit")),
     _flag(COMMON, "v version", Kind.BOOL, VERSION_TARGET, ("", "Show the version and exit")),
 )
@@ -231,12 +249,11 @@ _REFUSED_NAMES: Final = {
     Kind.STRING: (
         "sc stan_config|ft_group|sl signal|encryption_cipher|encryption_key|file_slice_archive_script|sql_driver"
         "|sql_source|tls_client_key|tls_client_cert|tls_client_cacert|syslog_name|c config|r remote_syslog|tlscert"
-        "|tlskey|tlscacert|cluster cluster_listen|n name server_name|client_advertise|cluster_name"
+        "|tlskey|tlscacert|n name server_name|client_advertise|cluster_name"
         "|cluster_advertise|ports_file_dir|sd store_dir"
     ),
     Kind.SIZE: "file_compact_min_size|file_buffer_size|file_slice_max_bytes|file_read_buffer_size",
     Kind.DURATION: "file_slice_max_age|file_auto_sync",
-    Kind.LIST: "routes",
 }
 """Options are separated by `|`, the names of one option by a blank."""
 

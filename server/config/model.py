@@ -1,4 +1,4 @@
-"""Holds the options of a server and checks them (O20-O33, O40, O82-O96).
+"""Holds the options of a server and checks them (O20-O33, O40, O82-O96, O102, O103).
 
 An `Options` object that exists is valid. Times are nanoseconds, sizes bytes, 0 means unlimited where the option says so.
 The texts of refusals are the original's where it had one.
@@ -16,6 +16,7 @@ from .checks import Frozen, check_count, check_positive_duration, check_subject,
 from .cluster import ClusterOptions, check_cluster_id
 from .nats_urls import DEFAULT_PORT, complete
 from .option_error import OptionError
+from .route_urls import LISTEN_OPTION, ROUTES_OPTION, RouteAddress, complete_routes, parse_listen
 from .units import SECOND_NS, format_duration, quote
 
 StoreType = Literal["FILE", "MEMORY"]
@@ -107,6 +108,10 @@ class Options(Frozen):
     """External NATS servers, complete URLs with credentials if given; empty = our own child."""
     http_port: int = 0
     """Monitoring port of the child; 0 = off, -1 = random."""
+    route_listen: RouteAddress | None = None
+    """Where the child takes routes of other NATS servers; None = it stands alone."""
+    routes: tuple[str, ...] = Field(default=(), repr=False)
+    """NATS servers that the child connects to, complete URLs with logins if given."""
     limits: Limits = Limits()
     hb_interval_ns: int = 30 * SECOND_NS
     hb_timeout_ns: int = 10 * SECOND_NS
@@ -141,6 +146,16 @@ class Options(Frozen):
     def _complete_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         return complete(urls)
 
+    @field_validator("route_listen", mode="before")
+    @classmethod
+    def _parsed_listen(cls, value: object) -> object:
+        return parse_listen(value) if isinstance(value, str) else value
+
+    @field_validator("routes", mode="after")
+    @classmethod
+    def _complete_routes(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return complete_routes(urls)
+
     @field_validator("host", mode="after")
     @classmethod
     def _default_host(cls, host: str) -> str:
@@ -170,6 +185,13 @@ class Options(Frozen):
                 option="--http_port",
                 value=self.http_port,
                 allowed="0 with --nats_server",
+            )
+        if self.routes and self.route_listen is None:
+            raise OptionError(
+                "solicited routes require cluster capabilities, e.g. --cluster",
+                option=ROUTES_OPTION,
+                value=f"{len(self.routes)} given",
+                allowed=f"together with {LISTEN_OPTION}",
             )
         self._check_texts()
         check_positive_duration("--hb_interval", self.hb_interval_ns)

@@ -15,7 +15,31 @@ MAX_PENDING_BYTES: Final = 256 * 1024 * 1024
 WRITE_DEADLINE_S: Final = 60
 """How long the child waits for a client that does not read. Its default, 10 s, would cut us off in a long pause."""
 
-_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104  any address -> loopback (O120)
+ANY_HOST: Final = "0.0.0.0"  # noqa: S104  what an empty address means
+_LOOPBACK: Final = {ANY_HOST: "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # any address -> loopback (O120)
+
+
+ROUTE_PING_S: Final = 2
+"""How often the child asks a silent route for a sign, seconds. Its default, 30 s, outlasts every fail-over: behind a link
+that was cut and came back, TCP's growing pauses would decide when nodes hear of one another again."""
+
+ROUTE_PINGS_MAX: Final = 2
+"""A route that left so many signs unanswered is made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How the child is one of several NATS servers (O102, O103). `port` is -1 for any; an empty host means all addresses."""
+
+    name: str
+    """Of the NATS servers together: they refuse one with another name."""
+    host: str
+    port: int
+    user: str = ""
+    """Who others must be to connect; empty = anybody."""
+    password: str = field(default="", repr=False)
+    routes: tuple[str, ...] = field(default=(), repr=False)
+    """URLs of those it connects to, itself among them or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +59,7 @@ class ChildConfig:
     """Largest message, bytes; 0 = the child's default."""
     debug: bool = False
     trace: bool = False
+    routing: Routing | None = None
 
     @property
     def address(self) -> str:
@@ -75,8 +100,27 @@ def config_text(config: ChildConfig, ports_file_dir: str) -> str:
     if config.token:
         lines.append(f"authorization {{ token: {quoted(config.token)} }}")
     elif config.user:
-        lines.append(f"authorization {{ user: {quoted(config.user)}, password: {quoted(config.password)} }}")
+        lines.append(_login(config.user, config.password))
+    if config.routing is not None:
+        lines += _cluster_lines(config.routing)
     return "\n".join(lines) + "\n"
+
+
+def _cluster_lines(routing: Routing) -> list[str]:
+    return [
+        "cluster {",
+        f"  name: {quoted(routing.name)}",
+        f"  listen: {quoted(join(routing.host or ANY_HOST, routing.port))}",
+        f'  ping_interval: "{ROUTE_PING_S}s"',
+        f"  ping_max: {ROUTE_PINGS_MAX}",
+        *([f"  {_login(routing.user, routing.password)}"] if routing.user else []),
+        f"  routes: [{', '.join(map(quoted, routing.routes))}]",
+        "}",
+    ]
+
+
+def _login(user: str, password: str) -> str:
+    return f"authorization {{ user: {quoted(user)}, password: {quoted(password)} }}"
 
 
 def quoted(text: str) -> str:
