@@ -197,7 +197,7 @@ class RaftNode:
         return self.configuration is None and self._consensus.last_index <= 1
 
     def infos(self) -> dict[Member, NodeInfo]:
-        """What the nodes that are up say about themselves."""
+        """What the nodes that are up say of themselves."""
         return {} if self._neighbours is None else self._neighbours.infos()
 
     def statistics(self) -> NodeStatistics:
@@ -242,7 +242,7 @@ class RaftNode:
         assert self.is_new
         self._core.form(configuration)
         self._configure()
-        self._write()
+        self.start()
 
     def propose(self, parts: Sequence[bytes | memoryview], done: Done) -> int:
         """Log one entry made of `parts` and return its index; `done` is called once, after this has returned.
@@ -254,12 +254,11 @@ class RaftNode:
             raise NotLeaderError(None if self._is_stopped or self.leader is None else self.leader.node_id)
         logged = self._consensus.propose(parts)
         assert logged is not None
-        index, term = logged
-        self._proposals.add(index, term, done)
+        self._proposals.add(*logged, done)
         self._core.flush()
         self._flush_links()
         self._write()
-        return index
+        return logged[0]
 
     def trim(self, durable_index: int) -> None:
         """Let the journal forget entries up to `durable_index`, which the store holds durably, but for a tail."""

@@ -115,6 +115,7 @@ class Node:
             on_closed=self._connection_closed,
             on_writable=self._writable,
             security=security,
+            follows_announced=self._child is None,
         )
         self._outbox = Outbox(connection.write, self._loop)
         await connection.connect()
@@ -147,6 +148,7 @@ class Node:
             data=data,
             servers=urls,
             security=security,
+            follows_announced=self._child is None,
             loop=self._loop,
             on_fatal=self.fail,
             on_closed=self._connection_closed,

@@ -289,10 +289,6 @@ class Leadership:
         self.core.is_traced = False
         self._adopt_reading()
 
-    def is_over(self) -> bool:
-        """Whether `end` was called, which may be while something is awaited."""
-        return self._is_over
-
     async def stop(self) -> None:
         """Orderly stop: take no more requests, commit what is open with the last progress, then end (O234).
 
@@ -302,21 +298,17 @@ class Leadership:
         self._stop_listening()
         with suppress(NatsUnavailableError):  # then nothing of what was sent to us can arrive any more
             await self._ports.connection.barrier()
-        if self.is_over():
-            return
         self.prober.pause()
         self.watchdog.stop()
         self.requests.cancel_all()
         self.clients.refuse_probing()
         self.sweeper.stop()
         await self.proposer.drain()
-        if self.is_over():
-            return
         for progress in self.engine.stop_all():
             self.proposer.add(progress)
         self.proposer.add(CleanStop())
         await self.proposer.drain()
-        if self.is_over():
+        if self._is_over:  # while it waited; then nothing of the above did anything
             return
         self.prober.stop_all()
         self.proposer.stop()
@@ -333,11 +325,9 @@ class Leadership:
         self.lease.release()
 
     def _held(self) -> None:
-        self._keep_back()
+        """From here on delivery finds its port closed, timers that ask are told no, and what was about to leave waits."""
+        self._unspoken += self._ports.outbox.take()
         self.proposer.hold()
-        self.prober.hold()
-        self.requests.hold()
-        self.sweeper.hold()
         self._adopt_reading()
 
     def _released(self) -> None:
@@ -356,12 +346,6 @@ class Leadership:
         if self.is_serving:
             self.engine.resume_all()
 
-    def _keep_back(self) -> None:
-        """What is about to leave waits for the release; at the end of the leadership it is dropped."""
-        self._unspoken += self._ports.outbox.take()
-        self._unspoken += self.core.replies
-        self.core.replies = []
-
     # ---- turns of the loop
 
     def take_turn(self) -> None:
@@ -369,7 +353,6 @@ class Leadership:
         if self._is_over:
             return
         if not self.lease.confirm():
-            self._keep_back()
             return
         core = self.core
         if core.replies:

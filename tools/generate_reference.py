@@ -47,7 +47,6 @@ REFUSED_INTRODUCTION: Final = """\
 ## Known options that this version refuses
 
 They exist in the original. Giving one ends the start with `option … is not supported by this version` and status 1.
-`--clustered` is accepted as `--clustered=false` only.
 """
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from raft.membership import Member
 from raft.messages import Message, SnapshotMessage, SnapshotRequest
@@ -13,6 +14,9 @@ from .puller import Sink, SnapshotPuller
 from .server import OpenSnapshot, SnapshotServer
 
 logger = logging.getLogger(__name__)
+
+UNUSABLE_RETRY_S: Final = 30.0
+"""After a snapshot that was damaged none is fetched for so long, seconds: the leader may have nothing better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +46,16 @@ class SnapshotExchange:
     ) -> None:
         self.ports = ports
         self._install = install
+        self._clock = clock
         self._is_preparing = False
+        self._not_before = 0.0
         self._is_closed = False
         self._server = SnapshotServer(create=ports.create, send=send, clock=clock)
         self._puller = SnapshotPuller(open_sink=ports.open_sink, send=send, clock=clock, complete=self._complete)
 
     def need(self, leader: Member, at_least: int) -> None:
         """Fetch a snapshot that reaches at least entry `at_least` from `leader`, unless one is being fetched from it."""
-        if not self._is_preparing:
+        if not self._is_preparing and self._clock() >= self._not_before:
             self._puller.start(leader, at_least=at_least)
 
     def handle(self, member: Member, message: SnapshotMessage) -> None:
@@ -80,7 +86,7 @@ class SnapshotExchange:
     def close(self) -> None:
         """Give and get nothing any more."""
         self._is_closed = True
-        self._puller.stop()
+        self._puller.close()
         self._server.close()
 
     def _complete(self, directory: Path, index: int, term: int) -> None:
@@ -91,7 +97,8 @@ class SnapshotExchange:
     def _prepared(self, result: Prepared | BaseException) -> None:
         self._is_preparing = False
         if isinstance(result, BaseException):
-            logger.error("a fetched snapshot cannot be used and is fetched anew: %s", result)
+            logger.error("a fetched snapshot cannot be used; another one is fetched later: %s", result)
+            self._not_before = self._clock() + UNUSABLE_RETRY_S
         elif self._is_closed:
             result.discard()
         else:

@@ -41,6 +41,7 @@ class RaftConnection:
         node_id: str,
         servers: Sequence[str],
         security: Security,
+        follows_announced: bool,
         on_message: Callable[[bytes], None],
         on_restart: Callable[[], None],
         on_closed: Callable[[str], None],
@@ -66,6 +67,7 @@ class RaftConnection:
             on_closed=on_closed,
             on_writable=lambda: None,
             security=security,
+            follows_announced=follows_announced,
         )
 
     async def connect(self) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from raft.formation import Form, Join, Mixed, Wait, decide, peers_digest
+from raft.formation import Decision, Form, Join, Mixed, Wait, decide, peers_digest
 from raft.membership import GENESIS_BYTES, Configuration
 from raft.node import RaftNode
 from server.cluster.cluster_pb2 import JoinRequest, JoinResponse
@@ -26,8 +26,8 @@ ACCEPTED_WAIT_S: Final = 5.0
 """A leader that has accepted us, and has not made us a member yet, is asked again after this time, seconds: it may lead
 no more. Asking again changes nothing for one that still does."""
 
-WAIT_REPORT_S: Final = 10.0
-"""Between two log lines about peers that are missing, seconds."""
+PATIENCE_S: Final = 3.0
+"""How long peers may be missing before the log says so, seconds: nodes that start together need no line about it."""
 
 
 class Founding:
@@ -37,6 +37,7 @@ class Founding:
         self._node = node
         self._connection = connection
         self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     def changed(self) -> None:
         """Look again."""
@@ -80,29 +81,20 @@ class Founding:
     async def _found(self, peers: Sequence[str]) -> None:
         node = self._node
         node.listen_to(peers, peers_digest(node.member.node_id, peers))
-        told: object = None
+        told: Decision | None = None
+        patient_until = self._loop.time() + PATIENCE_S
         while node.is_new:
             self._changed.clear()
             decision = decide(node.member, peers, node.infos())
-            match decision:
-                case Form():
-                    self._form(Configuration.of(_genesis(), decision.members))
-                    return
-                case Join():
-                    if await self._ask() is not None:
-                        return
-                    logger.info('node "%s" belongs to a cluster, whose leader does not answer yet', decision.witness)
-                case Mixed() if decision != told:
-                    logger.error(
-                        'node "%s" was started with other --cluster_peers than this node: no cluster is formed',
-                        decision.node_id,
-                    )
-                case Wait() if decision.missing and decision != told:
-                    logger.info(
-                        "a new cluster is formed when all peers were seen; missing: %s", ", ".join(decision.missing)
-                    )
-            told = decision
-            await self._wait(JOIN_INTERVAL_S if isinstance(decision, Join) else WAIT_REPORT_S)
+            if isinstance(decision, Form):
+                self._form(Configuration.of(_genesis(), decision.members))
+                return
+            if isinstance(decision, Join) and await self._ask() is not None:
+                return
+            if decision != told and (not isinstance(decision, Wait) or self._loop.time() >= patient_until):
+                told = decision
+                _report(decision)
+            await self._wait(JOIN_INTERVAL_S)
 
     def _form(self, configuration: Configuration) -> None:
         logger.info("a new cluster is formed of %s", ", ".join(configuration.node_ids))
@@ -119,7 +111,7 @@ class Founding:
         """Ask once, for JOIN_INTERVAL_S; the id of the leader that has accepted us."""
         member = self._node.member
         request = JoinRequest(version=JOIN_VERSION, node_id=member.node_id, incarnation=member.incarnation)
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         until = loop.time() + JOIN_INTERVAL_S
         leader_id = None
         while leader_id is None and (left := until - loop.time()) > 0:
@@ -138,6 +130,22 @@ class Founding:
                 await self._changed.wait()
         except TimeoutError:
             return
+
+
+def _report(decision: Decision) -> None:
+    """Tell the operator why there is no cluster yet."""
+    match decision:
+        case Join():
+            logger.info('node "%s" belongs to a cluster, whose leader does not accept this node yet', decision.witness)
+        case Mixed():
+            logger.error(
+                'node "%s" was started with other --cluster_peers than this node: no cluster is formed',
+                decision.node_id,
+            )
+        case Wait() if decision.missing:
+            logger.info(
+                "a new cluster is formed when all peers were seen once; missing: %s", ", ".join(decision.missing)
+            )
 
 
 def _accepted(answer: bytes | None) -> str | None:

@@ -44,13 +44,12 @@ class Sweeper:
     has_subscribers: Callable[[Channel], bool]
     """True when a subscription of the channel is online or being made."""
     confirm: Callable[[], bool]
-    """Whether this node may speak (B401). What it does at a no includes `hold`."""
+    """Whether this node may speak (B401); `release` follows a no."""
     _ages: DueChannels = field(default_factory=DueChannels)
     _expiring: set[int] = field(default_factory=set)
     _inactive: DueChannels = field(default_factory=DueChannels)
     _active_ns: dict[int, int] = field(default_factory=dict)
     _is_running: bool = False
-    _is_held: bool = False
     _timer: asyncio.TimerHandle | None = None
     """Set while there is something to wait for."""
 
@@ -67,14 +66,9 @@ class Sweeper:
         self._is_running = False
         self._cancel_timer()
 
-    def hold(self) -> None:
-        """Decide nothing for now: a channel may seem inactive only because nothing is read (B401)."""
-        self._is_held = True
-        self._cancel_timer()
-
     def release(self) -> None:
-        """Go on, one round later: what was sent to us meanwhile is read before."""
-        self._is_held = False
+        """Go on, one round later: a channel may seem inactive only because nothing was read, and that is read before."""
+        self._cancel_timer()
         if not (self._ages.is_empty and self._inactive.is_empty):
             self._start_timer()
 
@@ -106,7 +100,7 @@ class Sweeper:
     # ---- rounds
 
     def _start_timer(self) -> None:
-        if self._timer is None and self._is_running and not self._is_held:
+        if self._timer is None and self._is_running:
             self._timer = self.loop.call_later(ROUND_S, self._sweep)
 
     def _cancel_timer(self) -> None:

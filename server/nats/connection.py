@@ -63,7 +63,7 @@ class NatsConnection:
     Raises ConfigError when a URL cannot be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each a fact or a callback of its own
         self,
         *,
         name: str,
@@ -74,7 +74,12 @@ class NatsConnection:
         on_closed: Callable[[str], None],
         on_writable: Callable[[], None],
         security: Security | None = None,
+        follows_announced: bool = True,
     ) -> None:
+        """With `follows_announced` it goes to servers that the configured ones tell of, when those are lost.
+
+        Not with one's own server: that comes back, and nodes that hang on each other's servers would fail together.
+        """
         self.name = name
         self._configured = tuple(parse(url) for url in servers)
         self._security = security or Security()
@@ -83,6 +88,7 @@ class NatsConnection:
         self._on_disconnected = on_disconnected
         self._on_closed = on_closed
         self._on_writable = on_writable
+        self._follows_announced = follows_announced
         self._discovered: tuple[Address, ...] = ()
         self._subscriptions: dict[int, str] = {}
         self._last_sid = 0
@@ -305,7 +311,7 @@ class NatsConnection:
         if isinstance(max_payload, int) and max_payload > 0:
             self._max_payload = max_payload
         urls = info.get("connect_urls")
-        if isinstance(urls, list) and self._dialled is not None:
+        if isinstance(urls, list) and self._dialled is not None and self._follows_announced:
             self._discovered = discovered(urls, self._dialled.address)
 
     async def _shut_down(self, reason: str) -> None:

@@ -95,7 +95,7 @@ class Proposer:
     on_fatal: Callable[[BaseException], None]
     set_reading: Callable[[bool], None]
     confirm: Callable[[], bool]
-    """Whether this node may speak (B401). What it does at a no includes `hold`."""
+    """Whether this node may speak (B401); a no includes `hold`."""
     _creations: list[tuple[CreateChannel, Done | None]] = field(default_factory=list)
     _operations: list[tuple[Operation, Done | None, float]] = field(default_factory=list)
     """With the time of the loop until which they are of use."""
@@ -175,8 +175,6 @@ class Proposer:
 
     def hold_reading(self) -> None:
         """Stop or resume reading from NATS by the size of the open batch."""
-        if self._is_stopped:
-            return
         wanted = self.core.batch_bytes < BATCH_MAX_BYTES
         if wanted != self._is_reading:
             self._is_reading = wanted

@@ -25,11 +25,10 @@ class Prober:
     timeout_s: float
     on_timed_out: Callable[[str], None]
     confirm: Callable[[], bool]
-    """Whether this node may speak (B401). What it does at a no includes `hold`."""
+    """Whether this node may speak (B401); `release` follows a no."""
     _timer: asyncio.TimerHandle | None = None
     _timer_due_ns: int = 0
     _is_paused: bool = False
-    _is_held: bool = False
 
     def recover(self) -> None:
         """Leadership began: every client starts anew (B344)."""
@@ -58,16 +57,12 @@ class Prober:
     def pause(self) -> None:
         """Send no more heartbeats; who is failing stays known: the last deliveries of an orderly stop look at it (B305)."""
         self._is_paused = True
-        self._disarm()
-
-    def hold(self) -> None:
-        """Send none for now (B401)."""
-        self._is_held = True
-        self._disarm()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def release(self) -> None:
-        """What fell due meanwhile is sent at once: the hold made nobody fail, and an early heartbeat harms nobody."""
-        self._is_held = False
+        """Heartbeats that fell due while this node was silent are sent now: they are not late for anyone who waits for them."""
         self._arm()
 
     def stop_all(self) -> None:
@@ -99,19 +94,9 @@ class Prober:
 
     def _arm(self) -> None:
         due_ns = self.heartbeats.next_due_ns
-        if (
-            self._is_paused
-            or self._is_held
-            or due_ns is None
-            or (self._timer is not None and self._timer_due_ns <= due_ns)
-        ):
+        if self._is_paused or due_ns is None or (self._timer is not None and self._timer_due_ns <= due_ns):
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due_ns = due_ns
         self._timer = self.loop.call_later(max(due_ns - self.monotonic_ns(), 0) / 1e9, self._fire)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -74,10 +74,11 @@ def open_environment(directory: Path, identity: Identity, *, is_synced: bool) ->
     with damage_named(str(data_path)):
         handle = open_handle(directory, is_synced=is_synced)
         try:
-            is_lengthened = _lengthen(handle, data_path)
-            databases = _open_databases(handle, identity, str(data_path))
-            if is_lengthened:
-                _read_all(handle, databases, str(data_path))
+            with _lengthened(handle, data_path) as is_lengthened:
+                databases = _open_databases(handle, identity, str(data_path))
+                if is_lengthened:
+                    with handle.begin() as transaction:
+                        _read_all(transaction, databases, str(data_path))
         except BaseException:
             handle.close()
             raise
@@ -101,15 +102,15 @@ def read_store_identity(directory: Path) -> Identity | None:
     with damage_named(str(data_path)):
         handle = open_handle(directory, is_read_only=True)
         try:
-            is_lengthened = _lengthen(handle, data_path)
-            with handle.begin() as transaction:
+            with _lengthened(handle, data_path) as is_lengthened, handle.begin() as transaction:
                 if transaction.stat()["entries"] == 0:
                     return None
                 meta = handle.open_db(layout.META, txn=transaction, create=False)
                 identity = checked_identity(transaction, meta, str(data_path))
-                databases = {name: handle.open_db(name, txn=transaction, create=False) for name in layout.DATABASES}
-            if is_lengthened:
-                _read_all(handle, databases, str(data_path))
+                names = layout.DATABASES
+                databases = {name: handle.open_db(name, txn=transaction, create=False) for name in names}
+                if is_lengthened:
+                    _read_all(transaction, databases, str(data_path))
         finally:
             handle.close()
     return identity
@@ -160,15 +161,24 @@ def open_handle(directory: Path, *, is_synced: bool = True, is_read_only: bool =
         logger.info("less address space for the store map_bytes=%d", map_bytes)
 
 
-def _lengthen(handle: lmdb.Environment, data_path: Path) -> bool:
-    """Make sure that all pages of the newest transaction are within the file; True when they were not."""
+@contextmanager
+def _lengthened(handle: lmdb.Environment, data_path: Path) -> "Iterator[bool]":
+    """Make sure that all pages of the newest transaction are within the file; True when they were not.
+
+    After an error it is as short as before, so that the next start finds the same.
+    """
     expected = (handle.info()["last_pgno"] + 1) * handle.stat()["psize"]
     found = data_path.stat().st_size
     if found >= expected:
-        return False
+        yield False
+        return
     logger.warning("store file is short, reading all of it file=%s size=%d expected=%d", data_path, found, expected)
     os.truncate(data_path, expected)
-    return True
+    try:
+        yield True
+    except BaseException:
+        os.truncate(data_path, found)
+        raise
 
 
 def _open_databases(handle: lmdb.Environment, identity: Identity, data_path: str) -> "dict[bytes, _Database]":
@@ -230,15 +240,14 @@ def meta_content(transaction: "lmdb.Transaction[bytes]", meta: "_Database", key:
     return records.unseal(key, record, data_path)
 
 
-def _read_all(handle: lmdb.Environment, databases: "Mapping[bytes, _Database]", data_path: str) -> None:
+def _read_all(transaction: "lmdb.Transaction[bytes]", databases: "Mapping[bytes, _Database]", data_path: str) -> None:
     """Read every page: a missing one is an error of LMDB or of a checksum."""
-    with handle.begin() as transaction:
-        for name, database in databases.items():
-            for key, value in transaction.cursor(database):
-                if name == layout.MESSAGES:
-                    verify_block(key, value, data_path)
-                else:
-                    records.unseal(key, value, data_path)
+    for name, database in databases.items():
+        for key, value in transaction.cursor(database):
+            if name == layout.MESSAGES:
+                verify_block(key, value, data_path)
+            else:
+                records.unseal(key, value, data_path)
 
 
 def verify_block(key: bytes, data: bytes, data_path: str) -> None:

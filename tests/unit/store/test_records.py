@@ -68,8 +68,9 @@ def test_subscription(subscription):
 
 def test_cluster():
     """What exists once."""
-    state = State("c", "t", 5, 6, 7, progress_is_exact=True)
+    state = State("c", "t", 5, 6, 7, progress_is_exact=True, configuration=b"\0\xff members")
     decoded = records.decode_cluster(records.encode_cluster(state))
     assert records.encode_cluster(decoded) == records.encode_cluster(state)
     assert (decoded.cluster_id, decoded.ack_inbox_token, decoded.progress_is_exact) == ("c", "t", True)
+    assert decoded.configuration == b"\0\xff members"
     assert (decoded.next_channel_id, decoded.next_subscription_id, decoded.next_client_number) == (5, 6, 7)

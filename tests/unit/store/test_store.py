@@ -34,6 +34,7 @@ from tests.unit.store.builders import (
     UNLIMITED,
     Host,
     append,
+    configuration,
     connect,
     fill,
     log_entry,
@@ -221,6 +222,27 @@ def test_each_operation_reaches_the_disk(tmp_path, operation):
         assert expected != before
     with opened(tmp_path) as (store, _):
         assert digest(store) == expected
+
+
+@kinds
+def test_configuration_is_kept(kind, tmp_path):
+    """The newest one, of bytes the store does not read; it has no results, and no-ops leave it as it is."""
+    content = memoryview(bytearray(b"\xff\0members"))
+    with opened(directory_for(kind, tmp_path)) as (store, _):
+        assert store.configuration() == b""
+        setup(store)
+        before = digest(store)
+        assert store.apply([configuration(2, b"older"), configuration(3, content), no_op(4)]) == [[], [], []]
+        content[0] = 0  # the journal's memory may be used again
+        assert (store.configuration(), store.last_applied()) == (b"\xff\0members", (4, 1))
+        assert digest(store) != before
+        store.flush()
+    if kind == "FILE":
+        with opened(tmp_path / "data") as (store, _):
+            assert (store.configuration(), store.last_applied()) == (b"\xff\0members", (4, 1))
+            store.apply([configuration(5, b"")])
+        with opened(tmp_path / "data") as (store, _):
+            assert (store.configuration(), digest(store)) == (b"", before)
 
 
 def test_suspects_reach_the_disk(tmp_path):

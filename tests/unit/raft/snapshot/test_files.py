@@ -19,7 +19,7 @@ def at_once(work, done):
     """Stands for a thread: runs `work` here."""
     try:
         result = work()
-    except Exception as error:
+    except OSError as error:
         result = error
     done(result)
 
@@ -177,13 +177,37 @@ def test_received_copy_is_private_and_handed_over(tmp_path, files):
     assert descriptors() == before
 
 
-def test_large_copy_is_written_out_meanwhile(files):
-    """More than is sent on at a time: whatever the kernel drops from memory is on the disk."""
+def test_received_copy_is_durable_when_it_is_handed_over(files, monkeypatch):
+    """The file first, then its name and that of its directory."""
+    synced, real = [], os.fsync
+
+    def recording(descriptor):
+        real(descriptor)
+        synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    sink = files.open_sink()
+    sink.write(0, CONTENT)
+    directory = sink.finish()
+    assert synced == [path.stat().st_ino for path in (directory / COPY_FILE, directory, directory.parent)]
+
+
+def test_large_copy_is_written_out_meanwhile(files, monkeypatch):
+    """More than is sent on at a time, in any order: whatever the kernel drops from memory is on the disk."""
+    sent, real = [], os.posix_fadvise
+
+    def recording(descriptor, offset, length, advice):
+        real(descriptor, offset, length, advice)
+        sent.append((offset, length))
+
+    monkeypatch.setattr(os, "posix_fadvise", recording)
     sink, piece = files.open_sink(), CONTENT * 25
     count = 2 * WRITE_OUT_BYTES // len(piece) + 2
     for number in reversed(range(count)):
         sink.write(number * len(piece), piece)
     assert (sink.finish() / COPY_FILE).read_bytes() == piece * count
+    assert [length for _, length in sent] == [-(-WRITE_OUT_BYTES // len(piece)) * len(piece)] * 2
+    assert sent[0][0] == sent[1][0] + sent[1][1]
 
 
 def test_full_disk_is_an_error(files, limited):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from raft.messages import SnapshotChunk, SnapshotGone, SnapshotRequest
-from raft.snapshot.puller import CHUNK_BYTES, CHUNK_TIMEOUT_S, DISK_RETRY_S, PIPELINE, RETRY_S, SnapshotPuller
+from raft.snapshot.puller import CHUNK_BYTES, CHUNK_TIMEOUT_S, DISK_RETRY_S, PIPELINE, RETRY_S, STALL_S, SnapshotPuller
 from tests.unit.raft.snapshot.fakes import LEADER, OTHER, Clock, MemorySink, MemorySnapshot
 
 ANY = SnapshotRequest(b"", 0, CHUNK_BYTES)
@@ -224,6 +224,39 @@ def test_first_chunk_of_a_wrong_length_brings_a_request(harness, snapshot):
     harness.clock.now += CHUNK_TIMEOUT_S
     harness.puller.tick()
     assert harness.offsets(snapshot) == [0, 1, 2, 3]
+
+
+def test_transfer_that_began_wrong_is_given_up(harness, snapshot, caplog):
+    """Its first chunk told a wrong size: no other one fits. Chunks that count keep a slow one alive."""
+    puller, clock = harness.puller, harness.clock
+    puller.start(LEADER, at_least=1)
+    puller.handle(LEADER, replace(chunk(snapshot, 0), size=snapshot.size + 1))
+    began_at = clock.now
+    while harness.sinks[0].is_discarded is False:
+        harness.taken()
+        harness.give(snapshot, 1, 2, 3, 4)
+        clock.now = puller.next_deadline()
+        puller.tick()
+    assert clock.now - began_at == STALL_S
+    assert harness.taken() == [ANY]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    harness.give(snapshot, 0)
+    for number in range(1, CHUNKS):
+        clock.now += STALL_S - 1
+        puller.tick()
+        harness.give(snapshot, number)
+    assert harness.sinks[1].content == snapshot.content
+
+
+def test_time_without_a_leader_is_no_stall(harness, snapshot):
+    """It goes on when the leader is back."""
+    sink = harness.begun(snapshot)
+    harness.puller.stop()
+    harness.clock.now += STALL_S
+    harness.puller.start(LEADER, at_least=1)
+    harness.clock.now += CHUNK_TIMEOUT_S
+    harness.puller.tick()
+    assert not sink.is_discarded
 
 
 def test_others_are_not_listened_to(harness, snapshot):

@@ -4,20 +4,28 @@ from dataclasses import replace
 from functools import partial
 
 import google_crc32c
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raft.messages import SnapshotChunk, SnapshotRequest
 from raft.snapshot.files import SnapshotFiles
-from raft.snapshot.puller import CHUNK_BYTES, SnapshotPuller
+from raft.snapshot.puller import SnapshotPuller
 from raft.snapshot.server import SnapshotServer
 from tests.support.store_digest import digest
 from tests.unit.raft.snapshot.fakes import FOLLOWER, LEADER, OTHER, Clock, MemorySink, MemorySnapshot
 from tests.unit.raft.snapshot.test_files import at_once
 from tests.unit.store.builders import SETUP, configuration, fill, log_entry, opened, subscribe
 
+CHUNK_BYTES = 100
 SIZE = 9 * CHUNK_BYTES + 11
-LARGE = bytes(range(251)) * (SIZE // 251 + 1)
+CONTENT = bytes(range(251)) * 5
+
+
+@pytest.fixture
+def _short_chunks(monkeypatch):
+    """Content that costs nothing."""
+    monkeypatch.setattr("raft.snapshot.puller.CHUNK_BYTES", CHUNK_BYTES)
 
 
 class Network:
@@ -79,14 +87,14 @@ class Network:
 
 
 class Snapshots:
-    """Makes snapshots, each of another content, the newest of the highest index. Each is kept to compare with."""
+    """Makes snapshots of ten chunks, each of another content, the newest of the highest index. Each is kept to compare with."""
 
     def __init__(self):
         self.made = {}
 
     def create(self, done):
         number = len(self.made) + 1
-        content = LARGE[number : number + SIZE - number]
+        content = CONTENT[number:SIZE]
         snapshot = MemorySnapshot(content, number=number, index=10 * number)
         self.made[snapshot.index] = content
         done(snapshot)
@@ -95,7 +103,8 @@ class Snapshots:
 STEPS = ["deliver"] * 12 + ["repeat", "lose", "damage", "wait", "wait long", "stop", "start", "restart", "renew"]
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.usefixtures("_short_chunks")
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_network_delivers_one_snapshot_whole(data):
     """Whatever is lost, repeated, reordered or of another snapshot: what is complete is what one snapshot was."""
@@ -152,8 +161,10 @@ def test_any_network_delivers_one_snapshot_whole(data):
         assert sum(not sink.is_finished and not sink.is_discarded for sink in sinks[member]) <= 1
 
 
-def test_two_members_pull_one_snapshot():
-    """Also the one that comes later, while the first is at it; nothing is sent twice to anybody."""
+@pytest.mark.usefixtures("_short_chunks")
+@pytest.mark.parametrize("later_s", [0.0, 60.0])
+def test_two_members_pull_one_snapshot(later_s):
+    """Also the one that comes while the first is at it, however old it is then; nothing is sent twice for that."""
     snapshots, sinks = Snapshots(), {FOLLOWER: MemorySink(), OTHER: MemorySink()}
     network = Network(snapshots.create, {member: (lambda sink=sink: sink) for member, sink in sinks.items()})
     network.pullers[FOLLOWER].start(LEADER, at_least=1)
@@ -163,43 +174,47 @@ def test_two_members_pull_one_snapshot():
         del network.sent[0]
         delivered += 1
         if delivered == 8:
-            network.clock.now += 60.0  # far beyond the age up to which it would be reused
+            network.clock.now += later_s
             network.pullers[OTHER].start(LEADER, at_least=1)
     assert len(snapshots.made) == 1
     assert [bytes(sink.content) for sink in sinks.values()] == [snapshots.made[10]] * 2
-    assert delivered == 2 * 2 * 10  # a request and a chunk for each of ten
+    if not later_s:  # else chunks were overdue
+        assert delivered == 2 * 2 * 10  # a request and a chunk for each of ten
 
 
 def test_stores_over_files(tmp_path):
     """Two followers, one of them with a state of its own, become what the leader was when the copy was made."""
-    with opened(tmp_path / "a") as (leader, _), opened(tmp_path / "c", node_id="c") as (first, _):
-        with opened(None, node_id="b", incarnation="b") as (second, _):
-            leader.apply([log_entry(1, [*SETUP, subscribe(1, durable="d")]), configuration(2, b"members")])
-            fill(leader, 2000, size=1000)
-            leader.flush()
-            expected, applied = digest(leader), leader.last_applied()
-            first.apply([log_entry(1, SETUP)])
-            fill(first, 20)
-            outgoing = SnapshotFiles(tmp_path / "a/snapshots")
-            incoming = {
-                FOLLOWER: SnapshotFiles(tmp_path / "c/snapshots"),
-                OTHER: SnapshotFiles(tmp_path / "memory/snapshots"),
-            }
-            network = Network(
-                partial(outgoing.create, leader.copy, at_once),
-                {member: files.open_sink for member, files in incoming.items()},
-            )
-            for puller in network.pullers.values():
-                puller.start(LEADER, at_least=applied[0])
-            network.run()
-            fill(leader, 10)
-            network.server.close()
-            for member, store in ((FOLLOWER, first), (OTHER, second)):
-                ((directory, index, term),) = network.completed[member]
-                prepared = store.prepare(directory)
-                assert (prepared.index, prepared.term) == (index, term) == applied
-                store.install(prepared)
-                assert (digest(store), store.last_applied(), store.configuration()) == (expected, applied, b"members")
-                fill(store, 10)
-                assert digest(store) == digest(leader)
-            assert [path for path in tmp_path.glob("*/snapshots/*/*")] == []
+    with (
+        opened(tmp_path / "a") as (leader, _),
+        opened(tmp_path / "c", node_id="c") as (first, _),
+        opened(None, node_id="b", incarnation="b") as (second, _),
+    ):
+        leader.apply([log_entry(1, [*SETUP, subscribe(1, durable="d")]), configuration(2, b"members")])
+        fill(leader, 2000, size=1000)
+        leader.flush()
+        expected, applied = digest(leader), leader.last_applied()
+        first.apply([log_entry(1, SETUP)])
+        fill(first, 20)
+        outgoing = SnapshotFiles(tmp_path / "a/snapshots")
+        incoming = {
+            FOLLOWER: SnapshotFiles(tmp_path / "c/snapshots"),
+            OTHER: SnapshotFiles(tmp_path / "memory/snapshots"),
+        }
+        network = Network(
+            partial(outgoing.create, leader.copy, at_once),
+            {member: files.open_sink for member, files in incoming.items()},
+        )
+        for puller in network.pullers.values():
+            puller.start(LEADER, at_least=applied[0])
+        network.run()
+        fill(leader, 10)
+        network.server.close()
+        for member, store in ((FOLLOWER, first), (OTHER, second)):
+            ((directory, index, term),) = network.completed[member]
+            prepared = store.prepare(directory)
+            assert (prepared.index, prepared.term) == (index, term) == applied
+            store.install(prepared)
+            assert (digest(store), store.last_applied(), store.configuration()) == (expected, applied, b"members")
+            fill(store, 10)
+            assert digest(store) == digest(leader)
+        assert list(tmp_path.glob("*/snapshots/*/*")) == []

@@ -10,6 +10,7 @@ from server.cli.flags import Flag, FlagError, Kind, parse
 from server.config.cluster import ClusterOptions
 from server.config.model import Options
 from server.config.option_error import OptionError
+from server.config.route_urls import RouteAddress
 
 
 def options(words: str, **environ: str) -> Options:
@@ -40,6 +41,7 @@ def test_every_option_reaches_its_field() -> None:
     assert options(
         "-cid c -st file --dir d -a 127.0.0.1 -p 1 -m 2 -mc 3 -msu 4 -mm 5 -mb 6 -ma 7s -mi 8s -hbi 9s -hbt 10s -hbf 11"
         " -SD -SV -D -V -l log -T=false -P pid -user u -pass pw --replace_durable --clustered=false"
+        " -cluster nats://0.0.0.0:6222 -routes nats://r1:6222,nats://r2:6223"
     ) == Options.model_validate(
         {
             "cluster_id": "c",
@@ -69,6 +71,8 @@ def test_every_option_reaches_its_field() -> None:
             "user": "u",
             "password": "pw",
             "replace_durable": True,
+            "route_listen": RouteAddress(host="0.0.0.0", port=6222),
+            "routes": ("nats://r1:6222", "nats://r2:6223"),
         }
     )
 
@@ -238,6 +242,13 @@ def test_options_unused_with_external_nats_are_named() -> None:
         "Options without effect together with --nats_server: -p --addr -DV -D -V",
     )
     assert warnings("-p 1 -DV") == ()
+
+
+def test_unused_routes_are_validated_and_named_without_logins() -> None:
+    """With `-ns` routes are checked all the same, then one warning names the options only (O102, O103, O109)."""
+    words = "-ns nats://h:1 -cluster_listen nats://u:hidden@h:6222 -routes nats://u:hidden@h:6223"
+    assert warnings(words) == ("Options without effect together with --nats_server: --cluster_listen --routes",)
+    assert refusal("-ns nats://h:1 -cluster nats://u@h:6222") == "expected cluster password to be set"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ HEADINGS = [
     "Embedded NATS Server Options:",
     "Logging Options:",
     "Authorization Options:",
+    "NATS Clustering Options:",
     "Common Options:",
 ]
 

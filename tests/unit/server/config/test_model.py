@@ -1,12 +1,13 @@
 """Options and their checks."""
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from server.config.channel_limits import ChannelLimits
 from server.config.cluster import ClusterOptions
 from server.config.model import Limits, Options
 from server.config.option_error import OptionError
+from server.config.route_urls import RouteAddress
 from server.errors import ConfigError
 
 
@@ -31,6 +32,23 @@ def test_defaults_are_the_documented_ones() -> None:
     assert {options.stan_debug, options.stan_trace, options.nats_debug, options.nats_trace} == {False}
     assert not options.replace_durable
     assert options.cluster is None
+
+
+def test_routes_are_parsed() -> None:
+    """Both options become what the NATS server is given (O102, O103)."""
+    options = Options.model_validate({"route_listen": "nats://u:p@:6222", "routes": ("nats-route://r:1",)})
+    assert options.route_listen == RouteAddress(host="", port=6222, user="u", password=SecretStr("p"))
+    assert options.routes == ("nats://r:1",)
+    assert Options.model_validate({"route_listen": ""}).route_listen is None
+
+
+@pytest.mark.parametrize("listen", [{}, {"route_listen": ""}])
+def test_routes_need_an_own_address(listen: dict[str, object]) -> None:
+    """The text of O102; a login in a route is not part of it."""
+    with pytest.raises(OptionError) as caught:
+        Options.model_validate({**listen, "routes": ("nats://u:hidden@r:1",)})
+    assert str(caught.value) == "solicited routes require cluster capabilities, e.g. --cluster"
+    assert "hidden" not in repr(caught.value.__dict__)
 
 
 @pytest.mark.parametrize("store", ["file", "FILE", "File"])
@@ -206,6 +224,8 @@ def test_secrets_are_not_shown() -> None:
     shown = repr(Options.model_validate({"user": "u", "password": "hidden", "nats_urls": ("nats://u:hidden@h:1",)}))
     shown += repr(Options.model_validate({"token": "hidden"}))
     shown += repr(Options.model_validate({"store": "FILE", "dir": "d", "cluster": {"secret": "hidden"}}))
+    route = "nats://u:hidden@h:1"
+    shown += repr(Options.model_validate({"route_listen": route, "routes": (route,)}))
     assert "hidden" not in shown
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.natsd.binary import find
-from server.natsd.command import ChildConfig, arguments, config_text, join, quoted
+from server.natsd.command import ChildConfig, Routing, arguments, config_text, join, quoted
 
 FULL = ChildConfig(
     host="127.0.0.1",
@@ -21,6 +21,14 @@ FULL = ChildConfig(
     max_payload=65536,
     debug=True,
     trace=True,
+    routing=Routing(
+        name="orders",
+        host="::1",
+        port=6222,
+        user="ru",
+        password="rp",
+        routes=("nats://ru:rp@n1:6222", "nats://n2:6222"),
+    ),
 )
 
 
@@ -46,6 +54,14 @@ def test_full_configuration() -> None:
         "debug: true",
         "trace: true",
         'authorization { user: "u", password: "p" }',
+        "cluster {",
+        '  name: "orders"',
+        '  listen: "[::1]:6222"',
+        '  ping_interval: "2s"',
+        "  ping_max: 2",
+        '  authorization { user: "ru", password: "rp" }',
+        '  routes: ["nats://ru:rp@n1:6222", "nats://n2:6222"]',
+        "}",
     ]
 
 
@@ -73,15 +89,32 @@ def test_monitoring_listens_where_clients_do_unless_told() -> None:
     assert 'http: "h:-1"' in config_text(ChildConfig(host="h", port=1, http_port=-1), "/d")
 
 
+def test_routes_without_login_and_host() -> None:
+    """O103: without a user anybody may connect; no host means all addresses, -1 any port."""
+    text = config_text(ChildConfig(host="h", port=1, routing=Routing(name="c", host="", port=-1)), "/d")
+    assert "authorization" not in text
+    assert '  listen: "0.0.0.0:-1"' in text
+    assert "  routes: []" in text
+
+
 def test_command_line_holds_no_secret() -> None:
     """O115: whoever lists processes sees a file name, and representations of the configuration show no secret."""
     assert arguments("/run/x/nats.conf") == ["-c", "/run/x/nats.conf"]
-    shown = repr(ChildConfig(host="h", port=1, user="u", password="hidden", token="covert"))
+    routing = Routing(name="c", host="h", port=1, user="u", password="hidden", routes=("nats://u:hidden@r:1",))
+    shown = repr(ChildConfig(host="h", port=1, user="u", password="hidden", token="covert", routing=routing))
     assert "hidden" not in shown
     assert "covert" not in shown
 
 
-@pytest.mark.parametrize("config", [FULL, ChildConfig(host="0.0.0.0", port=-1, token='$x"\\')])
+ODD = ChildConfig(
+    host="0.0.0.0",
+    port=-1,
+    token='$x"\\',
+    routing=Routing(name='a"b.\\ü$x', host="", port=-1, user='$u"', password="\\p}", routes=("nats://u:p%40%24@h:1",)),
+)
+
+
+@pytest.mark.parametrize("config", [FULL, ODD])
 def test_real_server_takes_the_file(config: ChildConfig, tmp_path: Path) -> None:
     """The real parser accepts the generated text."""
     done = judged(config_text(config, str(tmp_path)), tmp_path)

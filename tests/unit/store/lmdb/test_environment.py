@@ -7,7 +7,7 @@ from store import block, records
 from store.constants import STORE_FORMAT_VERSION
 from store.errors import CorruptionError, FormatVersionError, IdentityError, StoreError
 from store.lmdb import layout
-from store.lmdb.environment import Identity, open_environment
+from store.lmdb.environment import Identity, open_environment, read_store_identity
 from store.lmdb.load import load
 
 IDENTITY = Identity("test-cluster", "a", "0123")
@@ -126,8 +126,9 @@ def test_lost_blocks_at_the_end_of_the_file_are_found(tmp_path):
     open_and_load(tmp_path)  # a hole within the file is found when that message is read
     with path.open("r+b") as file:
         file.truncate(len(content) - 1)
-    with pytest.raises(CorruptionError, match=r"data\.mdb, channel 1, sequence 30 is damaged"):
-        open_and_load(tmp_path)
+    for attempt in (open_and_load, read_store_identity) * 2:  # each start finds it
+        with pytest.raises(CorruptionError, match=r"data\.mdb, channel 1, sequence 30 is damaged"):
+            attempt(tmp_path)
 
 
 def test_file_short_of_pages_that_hold_nothing_is_fine(directory, monkeypatch):
@@ -187,3 +188,59 @@ def test_less_address_space_is_tried(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match=r"data\.mdb"):
         open_and_load(tmp_path)
     assert tried[-1] == 1 << 30
+
+
+def test_identity_is_read_without_opening_for_use(directory):
+    """Whoever's it is; nothing is written, and the store can be opened afterwards."""
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    for _ in range(2):
+        assert read_store_identity(directory) == IDENTITY
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    open_and_load(directory)
+
+
+def test_no_store_has_no_identity(tmp_path):
+    """No file, an empty one, or one in which nothing was written yet: a process died while creating it."""
+    assert read_store_identity(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "data.mdb").touch()
+    assert read_store_identity(tmp_path) is None
+    with lmdb.open(str(tmp_path), max_dbs=9):
+        pass
+    assert read_store_identity(tmp_path) is None
+    open_and_load(tmp_path)
+    assert read_store_identity(tmp_path) == IDENTITY
+
+
+def test_identity_of_a_newer_format_is_not_read(directory):
+    """O533: another program knows how."""
+    newer = records.seal(layout.FORMAT_KEY, records.encode_version(STORE_FORMAT_VERSION + 1))
+    change(directory, layout.META, layout.FORMAT_KEY, newer)
+    with pytest.raises(FormatVersionError, match=r"data\.mdb has format version 2"):
+        read_store_identity(directory)
+
+
+@pytest.mark.parametrize("key", [layout.FORMAT_KEY, layout.IDENTITY_KEY])
+def test_damaged_identity_is_not_read(directory, key):
+    """O534: an identity that may be another one's is none."""
+    change(directory, layout.META, key, b"\0" * 40)
+    with pytest.raises(CorruptionError, match=r"data\.mdb is damaged: expected checksum"):
+        read_store_identity(directory)
+
+
+@pytest.mark.parametrize("content", [b"not a store at all" * 1000, b"\0" * 8192, b"x"])
+def test_identity_of_another_file_is_not_read(tmp_path, content):
+    """A file that is no LMDB file."""
+    (tmp_path / "data.mdb").write_bytes(content)
+    with pytest.raises(CorruptionError, match=r"data\.mdb is damaged"):
+        read_store_identity(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.99, 0.3, 0.01])
+def test_identity_of_a_truncated_file_is_not_read(directory, share):
+    """It is found here, since opening would not find it any more."""
+    path = directory / "data.mdb"
+    with path.open("r+b") as file:
+        file.truncate(int(path.stat().st_size * share))
+    with pytest.raises(CorruptionError, match=r"data\.mdb is damaged"):
+        read_store_identity(directory)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from store.machine import cluster
 from store.machine.state import Refusal
 from store.operations import BeginLeadership, CleanStop, CloseSubscription, CreateChannel, InitCluster, Limits
 from tests.unit.store.builders import Machine, append, connect, messages, subscribe
@@ -38,6 +39,17 @@ def test_clean_stop_makes_progress_exact_until_anything_follows():
     machine.apply(CleanStop())
     machine.apply()
     assert not machine.state.progress_is_exact
+
+
+def test_newest_configuration_is_kept():
+    """It is opaque, is to be written, and is no work of a leader that could have sent anything."""
+    machine = Machine(CleanStop())
+    machine.state.changes.is_cluster_changed = False
+    for content in (b"\0\1", b"", b"later"):
+        cluster.configure(machine.state, content)
+        assert machine.state.configuration == content
+    assert machine.state.changes.is_cluster_changed
+    assert machine.state.progress_is_exact
 
 
 @pytest.fixture
