@@ -41,6 +41,8 @@ from raft.trailing import TrailingBounds, TrailingEntries
 from raft.wakeup import Scheduler, Wakeup
 
 logger = logging.getLogger(__name__)
+engine_logger = logging.getLogger("raft.engine")
+"""For what only concerns Raft itself (O429)."""
 
 SNAPSHOT_HOLD_BYTES: Final = 256 * 1024 * 1024
 """While a member fetches a snapshot the log keeps what is behind it, up to this size, bytes; else it would need another."""
@@ -110,11 +112,10 @@ class RaftNode:
         self._idle.set()
         self._wakeup = Wakeup(self._loop, self._timer)
         self._lease_wakeup = Wakeup(self._loop, self._update_lease)
-        self._ticks = 0
-        self._writes = 0
+        self._ticks = self._writes = 0
         self._missing_to = align_journal(log, *state_machine.last_applied(), can_fetch=snapshots is not None)
         self._applier = Applier(state_machine)
-        self._network = network
+        self._flush_links: Callable[[], None] = (lambda: None) if network is None else network.flush
         self._neighbours: Neighbours | None = None
         if network is not None:
             ports = NeighbourPorts(
@@ -387,7 +388,7 @@ class RaftNode:
                 self._update_lease()
 
     def _role_changed(self, old: Role, new: Role) -> None:
-        logger.info("role changed from=%s to=%s term=%d", old.name, new.name, self._consensus.term)
+        engine_logger.info("role changed from=%s to=%s term=%d", old.name, new.name, self._consensus.term)
         if old is Role.LEADER:
             self._stop_leading()
 
@@ -416,8 +417,9 @@ class RaftNode:
         if self._is_closed or prepared.index <= self._applier.index:
             prepared.discard()
             return
+        index, term = prepared.index, prepared.term
+        logger.info("restoring from snapshot index=%d term=%d", index, term)
         try:
-            index, term = prepared.index, prepared.term
             assert self._exchange is not None
             self._exchange.ports.install(prepared)
             self._applier.restored(index, term)
@@ -427,7 +429,7 @@ class RaftNode:
         except Exception as error:  # noqa: BLE001  # as in `_tick`
             self.fail(error)
             return
-        logger.info("snapshot installed index=%d term=%d", index, term)
+        logger.info("done restoring from snapshot index=%d term=%d", index, term)
         self._tick_soon()
 
     # ---- the other nodes
@@ -566,10 +568,6 @@ class RaftNode:
             self._tick()
         self._flush_links()
         self._write()
-
-    def _flush_links(self) -> None:
-        if self._network is not None:
-            self._network.flush()
 
     def _write(self) -> None:
         """Start writing what the journal has collected, unless a write is under way."""

@@ -350,8 +350,6 @@ class Leadership:
 
     def take_turn(self) -> None:
         """One socket read was parsed and its requests handled: send into the room that acks made, seal, one write."""
-        if self._is_over:
-            return
         if not self.lease.confirm():
             return
         core = self.core

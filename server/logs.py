@@ -21,6 +21,10 @@ CHILD_LOGGER: Final = "nats-server"
 LOG_FILE_MODE: Final = 0o640
 """Permissions of a new log file. Source: O194."""
 
+RAFT_LOGGER: Final = "raft"
+ENGINE_LOGGER: Final = "raft.engine"
+"""What replicates, and what of it only concerns itself: elections, roles."""
+
 _OWN_LOGGERS: Final = ("server", "raft", "store")
 
 _LABELS: Final = {
@@ -119,8 +123,10 @@ class RateLimit:
         return suppressed
 
 
-def set_up(*, stan_debug: bool, stan_trace: bool, log_file: str, logtime: bool) -> None:
+def set_up(*, stan_debug: bool, stan_trace: bool, log_file: str, logtime: bool, raft_logging: bool = False) -> None:
     """Send all log lines of this process to `log_file`, or to stderr when it is empty (O193).
+
+    Without `raft_logging` Raft tells only of what concerns an operator, and nothing of how it gets there (O429).
 
     Raises OSError when the file cannot be opened. Debug and trace are independent (O197): trace alone shows no debug
     lines. Called again it replaces what it installed before.
@@ -142,6 +148,8 @@ def set_up(*, stan_debug: bool, stan_trace: bool, log_file: str, logtime: bool) 
     root.setLevel(logging.WARNING)
     for name in _OWN_LOGGERS:
         logging.getLogger(name).setLevel(level)
+    logging.getLogger(RAFT_LOGGER).setLevel(level if raft_logging else max(level, logging.INFO))
+    logging.getLogger(ENGINE_LOGGER).setLevel(logging.NOTSET if raft_logging else logging.WARNING)
     logging.getLogger(CHILD_LOGGER).setLevel(TRACE)
 
 

@@ -222,7 +222,7 @@ class Store:
         self._begin(environment, prepared.state, prepared.index, prepared.term)
         self._reported_index = prepared.index - 1
         self._wake()
-        logger.info("another node's state was installed index=%d term=%d", prepared.index, prepared.term)
+        logger.debug("another node's state was installed index=%d term=%d", prepared.index, prepared.term)
 
     # ---- writing behind
 

@@ -90,7 +90,7 @@ class SnapshotExchange:
         self._server.close()
 
     def _complete(self, directory: Path, index: int, term: int) -> None:
-        logger.info("snapshot fetched index=%d term=%d", index, term)
+        logger.debug("snapshot fetched index=%d term=%d", index, term)
         self._is_preparing = True
         self.ports.prepare(directory, self._prepared)
 

@@ -68,6 +68,7 @@ def _serve(options: Options, warnings: tuple[str, ...]) -> int:
             stan_trace=options.stan_trace,
             log_file=options.log_file,
             logtime=options.logtime,
+            raft_logging=options.cluster is not None and options.cluster.raft_logging,
         )
     except OSError as error:
         return _fail(f"error opening file: {_os_text('open', options.log_file, error)}")

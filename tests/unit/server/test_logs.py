@@ -147,7 +147,7 @@ def test_files_never_get_colours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         (True, True, ["INF", "DBG", "TRC"]),
     ],
 )
-@pytest.mark.parametrize("name", ["server.a", "raft.b", "store.c"])
+@pytest.mark.parametrize("name", ["server.a", "store.c"])
 def test_debug_and_trace_are_independent(
     stderr: Callable[[], str], name: str, debug: bool, trace: bool, shown: list[str]
 ) -> None:
@@ -250,3 +250,23 @@ def test_keys_of_the_rate_limit_are_bounded() -> None:
     limit = logs.RateLimit(interval_ns=100, keys_max=2)
     assert [limit.admit(key, 0) for key in "abc"] == [0, 0, 0]
     assert [limit.admit(key, 1) for key in "cba"] == [None, None, 0]
+
+
+@pytest.mark.parametrize(
+    ("debug", "raft_logging", "shown"),
+    [
+        (False, False, {"raft info"}),
+        (True, False, {"raft info"}),
+        (False, True, {"raft info", "engine info"}),
+        (True, True, {"raft info", "engine info", "raft debug", "engine debug"}),
+    ],
+)
+def test_raft_tells_of_itself_only_when_asked(capsys, debug, raft_logging, shown):
+    """O429: what only concerns Raft is shown with its option, its debug lines with -SD as well; the rest is always shown."""
+    logs.set_up(stan_debug=debug, stan_trace=False, log_file="", logtime=False, raft_logging=raft_logging)
+    for name in ("raft", "engine"):
+        source = logging.getLogger({"raft": "raft.node", "engine": "raft.engine"}[name])
+        source.info("%s info", name)
+        source.debug("%s debug", name)
+    printed = capsys.readouterr().err
+    assert {text for text in ("raft info", "engine info", "raft debug", "engine debug") if text in printed} == shown
