@@ -19,6 +19,7 @@ from server.config.model import Options
 from server.data import Data, open_data
 from server.disk_watch import DiskWatch
 from server.errors import NatsUnavailableError, RequestError, ServerError
+from server.expiry.limit_warnings import LimitWarnings
 from server.leadership import Leadership, Ports
 from server.nats.address import Login
 from server.nats.connection import DEFAULT_MAX_PAYLOAD, NatsConnection
@@ -87,6 +88,7 @@ class Node:
         self._raft: RaftNode | None = None
         self._cluster: ClusterNode | None = None
         self._server_id = new_token()
+        self._limit_warnings = LimitWarnings()
         self._disk_watch: DiskWatch | None = None
 
     async def start(self) -> None:
@@ -336,6 +338,7 @@ class Node:
                 outbox=self._outbox,
                 loop=self._loop,
                 propose=self._raft.propose,
+                limit_warnings=self._limit_warnings,
                 is_clustered=self._cluster is not None,
                 is_confirmed=lambda: _not_none(self._raft).is_confirmed,
                 wall_ns=self._clock.now_ns,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from raft.proposals import Outcome
@@ -74,6 +74,8 @@ class Ports:
     monotonic_ns: Callable[[], int]
     on_fatal: Callable[[BaseException], None]
     is_disk_low: bool = False
+    limit_warnings: LimitWarnings = field(default_factory=LimitWarnings)
+    """Once per run, whoever leads in between (O215)."""
     is_clustered: bool = False
     """Other nodes have our cluster id, too: no second server is looked for (B146)."""
     is_confirmed: Callable[[], bool] = _always
@@ -181,7 +183,7 @@ class Leadership:
             subjects=self._subjects,
             leaving=leaving,
         )
-        self.limit_warnings = LimitWarnings()
+        self.limit_warnings = ports.limit_warnings
         self.sweeper = Sweeper(
             store=store,
             limit_warnings=self.limit_warnings,

@@ -321,7 +321,7 @@ class Leader:
             on_durable=lambda index: self.leadership.on_durable(),
             on_fatal=self.fatal.append,
         )
-        self.core = hot.Core(_admit_nothing, lambda message: None, MAX_PAYLOAD)
+        self.core = _idle_core(MAX_PAYLOAD)
         self.outbox = Outbox(self.nats.write, self.loop)
         self.log = FakeLog(self.loop, self.store, self.events)
         self.frames_read: list[Frame] = []
@@ -388,8 +388,19 @@ class Leader:
         """The next leadership on what is applied."""
         self.log.term += 1
         self.nats.subjects.clear()
-        self.core = hot.Core(_admit_nothing, lambda message: None, self.nats.max_payload)
+        self.core = _idle_core(self.nats.max_payload)
         self.begin()
+
+    def other_node(self) -> tuple[hot.Core, FakeNats, Outbox]:
+        """What another node of the cluster has for itself; its store and log are as this node's."""
+        nats = FakeNats(self.events)
+        return _idle_core(MAX_PAYLOAD), nats, Outbox(nats.write, self.loop)
+
+    def swap(self, other: tuple[hot.Core, FakeNats, Outbox]) -> tuple[hot.Core, FakeNats, Outbox]:
+        """From now on `other` is the node that leads; what this one had is returned."""
+        mine = (self.core, self.nats, self.outbox)
+        self.core, self.nats, self.outbox = other
+        return mine
 
     def stop(self) -> None:
         """Orderly stop."""
@@ -515,6 +526,19 @@ def damage(leader: Leader, seqs: Sequence[int] = (1,), name: str = "foo") -> tup
     return calls, lambda: setattr(leader.store, "read_messages", read)
 
 
+def assert_ended(leader: Leader) -> None:
+    """B395, B396: nobody listens, no timer runs, nothing waits for anything, and the connection reads."""
+    core = leader.core
+    assert leader.nats.subjects == {}
+    assert leader.loop.timers() == []
+    assert leader.loop.errors == []
+    assert leader.nats.is_reading
+    assert (core.publish_sid, core.ack_sid, core.ack_subjects, core.lines) == (-1, -1, {}, {})
+    assert (core.dirty, core.acks, core.batch_count, core.batch_bytes) == ([], [], 0, 0)
+    assert (core.replies, core.touched, core.is_traced) == ([], [], False)
+    assert leader.outbox.parts == []
+
+
 @contextmanager
 def leading(*, limits: Limits | None = None, **options: object) -> Iterator[Leader]:
     """A leader that serves; at the end no callback may have failed."""
@@ -526,6 +550,10 @@ def leading(*, limits: Limits | None = None, **options: object) -> Iterator[Lead
         assert leader.leadership.watchdog.found == 0, "a subscription was silent"
     finally:
         leader.store.close()
+
+
+def _idle_core(max_payload: int) -> hot.Core:
+    return hot.Core(_admit_nothing, lambda message: None, max_payload)
 
 
 def _admit_nothing(message: pb.PubMsg, _subject: bytes) -> windows.Channel:

@@ -102,6 +102,25 @@ def test_first_start(opened, tmp_path):
     )
 
 
+@pytest.mark.parametrize("clustered", [True, False])
+def test_new_directories_survive_a_power_failure(opened, tmp_path, monkeypatch, clustered):
+    """Whatever a start creates has its name on disk: the directory above it is synced after that."""
+    synced = {}
+    real = os.fsync
+
+    def spy(descriptor):
+        directory = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if directory.is_dir():
+            synced[directory] = {path.name for path in directory.iterdir()}
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    opened("deep/data", clustered=clustered, log_path="far/logs" if clustered else "").close()
+    made = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert len(made) == (6 if clustered else 4)
+    assert [str(path) for path in made if path.name not in synced.get(path.parent, ())] == []
+
+
 def test_second_start(opened, tmp_path):
     """O405: everything is as it was; the id need not be given again."""
     first = opened(node_id="a", log_path="logs")

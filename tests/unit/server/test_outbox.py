@@ -48,3 +48,14 @@ def test_no_reply_no_frame():
     outbox.send(b"", b"answer")
     loop.run()
     assert writes == []
+
+
+def test_what_is_taken_is_not_written():
+    """B396: leadership ended: what waited for the end of the turn does not leave; what comes later does."""
+    outbox, loop, writes = made()
+    outbox.send("a", b"1")
+    assert b"".join(outbox.take()) == b"PUB a 1\r\n1\r\n"
+    outbox.send("b", b"2")
+    loop.run()
+    assert writes == [b"PUB b 1\r\n2\r\n"]
+    assert outbox.take() == []

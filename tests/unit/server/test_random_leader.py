@@ -1,4 +1,4 @@
-"""Random clients, faults and restarts against a real leadership; what they see must keep the promises of the protocol."""
+"""Random clients, faults, restarts and lost leaderships; what clients see must keep the promises of the protocol."""
 
 import random
 
@@ -6,8 +6,9 @@ import pytest
 
 from server.config.model import Limits
 from server.delivery import stream as stream_module
+from server.protocol import responses
 from server.protocol import stan_pb2 as pb
-from tests.support.leader_harness import Client, Leader
+from tests.support.leader_harness import Client, Leader, assert_ended
 
 STEPS = 400
 CHANNELS = ("a", "b", "c")
@@ -21,12 +22,21 @@ LIMITS = (
 
 
 class World:
-    """Clients by hand, what they were promised, and what they saw."""
+    """Clients by hand, what they were promised, and what they saw.
 
-    def __init__(self, seed, limits):
+    With `is_clustered` leadership is lost and gained again, here or on another node, and now and then is in doubt.
+    """
+
+    def __init__(self, seed, limits, *, is_clustered=False):
         self.random = random.Random(seed)
+        self.is_clustered = is_clustered
         self.leader = Leader(limits=limits, hb_interval_ns=10**9, hb_timeout_ns=10**9, replace_durable=seed % 2 == 0)
+        self.leader.is_clustered = is_clustered
         self.leader.begin().take()
+        self.parked = self.leader.other_node()
+        self.unread = b""  # what waits in the socket while nothing is read
+        self.answered = set()  # guids
+        self.refused = set()  # data of publishes that were certainly not proposed
         self.clients = {}
         self.inboxes = 0
         self.keys = {}  # inbox -> id of the subscription, or of the queue group, it was made for
@@ -39,7 +49,7 @@ class World:
         self.sent = {}  # guid -> (channel, data)
         self.guids = 0
 
-        self.leader.nats.on_write = self.written
+        self.leader.nats.on_write = self.parked[1].on_write = self.written
         self.leader.store.apply = self.applying(self.leader.store.apply)
 
     def applying(self, apply):
@@ -61,13 +71,19 @@ class World:
             (self.close, 2), (self.move, 20), (self.hold, 6), (self.release, 8), (self.commit_one, 8), (self.away, 3), (self.back, 8),
             (self.full, 3), (self.crash, 1), (self.restart, 1),
         ]  # fmt: skip
+        if self.is_clustered:
+            actions += [(self.change_leader, 5), (self.doubt, 4), (self.be_certain, 10)]
         action = self.random.choices([one for one, _ in actions], [weight for _, weight in actions])[0]
         action()
         self.look()
 
     def feed(self, data):
-        if self.leader.nats.is_connected and data:
+        if not (self.leader.nats.is_connected and data):
+            return
+        if self.leader.nats.is_reading:
             self.leader.feed(data)
+        else:
+            self.unread += data
 
     def any_client(self):
         return self.random.choice(list(self.clients.values())) if self.clients else None
@@ -90,7 +106,7 @@ class World:
         for _ in range(self.random.randrange(1, 6) if client else 0):
             self.guids += 1
             channel = self.random.choice(CHANNELS)
-            self.sent[f"g{self.guids}"] = (channel, b"%d" % self.guids * self.random.randrange(1, 40))
+            self.sent[f"g{self.guids}"] = (channel, b"%d;" % self.guids * self.random.randrange(1, 40))
             data += client.publish_bytes(channel, self.sent[f"g{self.guids}"][1], f"g{self.guids}")
         self.feed(data)
 
@@ -131,7 +147,7 @@ class World:
             seen = sorted(self.seen.get(key_of(one), ()))
             taken = self.random.sample(seen, min(len(seen), self.random.randrange(4))) if seen else []
             is_ending = one.ack_inbox.encode() not in self.leader.core.ack_subjects  # then its acks go nowhere (B252)
-            if self.leader.nats.is_connected and not is_ending:
+            if self.leader.nats.is_connected and self.leader.nats.is_reading and not is_ending:
                 came = self.present.get(key_of(one) if one.queue_group else one.inbox, set())
                 acked = self.acked.setdefault(key_of(one) if one.queue_group else one.ack_inbox, set())
                 acked.update(came.intersection(taken))
@@ -158,6 +174,7 @@ class World:
 
     def away(self):
         self.leader.nats.is_connected = False
+        self.unread = b""
 
     def written(self):
         """Now and then a write is more than NATS takes at once."""
@@ -185,6 +202,7 @@ class World:
         self.begin_again()
 
     def restart(self):
+        self.be_certain()
         self.release()
         self.back()
         self.look()
@@ -195,15 +213,102 @@ class World:
     def begin_again(self):
         self.leader.loop.run()
         self.leader.nats.writes.clear()
+        self.unread = b""
+        self.no_more_doubt()
+        self.leader.restart()
+
+    def no_more_doubt(self):
+        """What the next leadership finds: nothing of the last one, and all well."""
         self.acked.clear()
         self.present.clear()
-        self.leader.log.is_applying_at_once = True
-        self.leader.nats.is_connected = self.leader.nats.is_writable = True
-        self.leader.restart()
+        nats = self.leader.nats
+        self.leader.is_confirmed = self.leader.log.is_applying_at_once = True
+        nats.is_connected = nats.is_writable = nats.is_answering = True
+
+    # ---- leadership that is lost and gained again
+
+    def doubt(self):
+        """This node is not certain to lead: it knows, or will find out."""
+        self.leader.is_confirmed = False
+        if self.random.random() < 0.5:
+            self.leader.leadership.hold()
+
+    def be_certain(self):
+        if not self.leader.is_confirmed:
+            self.leader.is_confirmed = True
+            self.leader.leadership.release()
+            self.leader.loop.run()
+            self.read_on()
+
+    def read_on(self):
+        """The socket is read again."""
+        unread, self.unread = self.unread, b""
+        if unread and self.leader.nats.is_connected:
+            self.leader.feed(unread)
+
+    def change_leader(self):
+        """The leader changes, through any number of leaderships that end before they have begun."""
+        late = self.any_client().publish_bytes("a", guid="late") if self.clients else b""
+        late += self.unread
+        self.unread = b""
+        came_to = self.leader.nats
+        self.lose()
+        for _ in range(self.random.randrange(4)):
+            self.next_node()
+            self.leader.log.is_applying_at_once = self.random.random() < 0.5
+            self.leader.nats.is_answering = self.random.random() < 0.5
+            self.leader.nats.is_connected = self.random.random() < 0.8
+            self.leader.begun()
+            for _ in range(self.random.randrange(8)):
+                self.random.choice(
+                    (self.commit_one, self.answer_barrier, self.break_off, self.back, self.doubt, self.be_certain)
+                )()
+                self.leader.loop.run()
+                self.look()
+            self.lose()
+        self.next_node()
+        self.leader.begin()
+        self.look()
+        assert self.leader.leadership.is_serving
+        if self.leader.nats is came_to:
+            self.leader.feed(late)  # belongs to a leadership that ended: nobody's
+            self.look()
+
+    def next_node(self):
+        self.leader.log.term += 1
+        if self.random.random() < 0.5:
+            self.parked = self.leader.swap(self.parked)
+        self.no_more_doubt()
+
+    def answer_barrier(self):
+        self.leader.nats.answer_barriers()
+
+    def break_off(self):
+        self.leader.nats.disconnect()
+        self.unread = b""
+
+    def lose(self):
+        """B395, B396: at once nothing is left, and nothing but refusals is said."""
+        leader = self.leader
+        self.look()
+        leader.lose(
+            committed=self.random.randrange(len(leader.log.proposed) + 1), is_told_first=self.random.random() < 0.5
+        )
+        frames = leader.take()
+        kinds = {"acks": pb.PubAck, "r.connect": pb.ConnectResponse, "r.close": pb.CloseResponse}
+        for frame in frames:
+            kind = kinds.get(frame.subject.rpartition(".")[0] or frame.subject, pb.SubscriptionResponse)
+            assert kind.FromString(frame.payload).error in responses.LOST, frame
+        leader.frames_read += frames
+        self.look()
+        leader.loop.run()
+        assert leader.take() == []
+        assert_ended(leader)
 
     # ---- what is seen
 
     def look(self):
+        assert self.parked[1].writes == [], "who does not lead is silent"
         beats = []
         for frame in self.leader.take():
             if frame.subject.startswith("in."):
@@ -215,8 +320,12 @@ class World:
                     self.ended.add(frame.subject.partition(".")[2].partition(".")[2])
             elif frame.subject == "acks":
                 ack = pb.PubAck.FromString(frame.payload)
+                assert ack.guid not in self.answered, "one answer"
+                self.answered.add(ack.guid)
                 if not ack.error:
                     self.promised[ack.guid] = self.sent[ack.guid]
+                elif ack.error == responses.NOT_LEADER:
+                    self.refused.add(self.sent[ack.guid])
             elif frame.subject.startswith("hb."):
                 beats.append(frame)
         for frame in beats:
@@ -250,6 +359,7 @@ class World:
     def settle(self):
         """Everything is applied and reachable; for longer than any ack wait all that comes is acked."""
         self.leader.nats.on_write = lambda: None
+        self.be_certain()
         self.release()
         self.back()
         self.look()
@@ -284,6 +394,7 @@ class World:
         limits = leader.options.limits
         if not (limits.max_msgs or limits.max_age_ns or limits.max_inactivity_ns):
             assert {value for value in self.promised.values() if value not in stored} == set(), "acked is in the log"
+        assert not stored & self.refused, "B400: not proposed is not in the log"
 
 
 def key_of(subscription):
@@ -294,11 +405,19 @@ def key_of(subscription):
 @pytest.mark.parametrize("seed", range(24))
 def test_promises_hold(seed, monkeypatch):
     """B211, B230, B239, B243, B272, B286, B394, B416, B420 under random orders of everything."""
-    monkeypatch.setattr(stream_module, "SEND_AHEAD_MAX", 8)
-    monkeypatch.setattr("server.leadership.SEND_AHEAD_MAX", 8)
-    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 300)
-    monkeypatch.setattr(stream_module, "FLUSH_BYTES", 500)
-    world = World(seed, LIMITS[seed % len(LIMITS)])
+    shorten(monkeypatch)
+    run(World(seed, LIMITS[seed % len(LIMITS)]))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_promises_hold_through_lost_leaderships(seed, monkeypatch):
+    """B394 to B397, B400 to B403: the same when leadership is lost at any moment, also while it begins, and gained again."""
+    shorten(monkeypatch)
+    run(World(seed, LIMITS[seed % len(LIMITS)], is_clustered=True))
+
+
+def run(world):
+    """Random steps, then rest, then the check."""
     try:
         for _ in range(STEPS):
             world.step()
@@ -306,3 +425,11 @@ def test_promises_hold(seed, monkeypatch):
         world.check()
     finally:
         world.leader.store.close()
+
+
+def shorten(monkeypatch):
+    """Bounds so small that they are met all the time."""
+    monkeypatch.setattr(stream_module, "SEND_AHEAD_MAX", 8)
+    monkeypatch.setattr("server.leadership.SEND_AHEAD_MAX", 8)
+    monkeypatch.setattr(stream_module, "TURN_MAX_BYTES", 300)
+    monkeypatch.setattr(stream_module, "FLUSH_BYTES", 500)

@@ -92,3 +92,24 @@ def test_cancelled_requests_are_never_answered(asked):
     asked.loop.move(5)
     assert asked.answers == []
     assert asked.loop.timers() == []
+
+
+def test_no_request_times_out_while_this_node_is_silent(asked):
+    """B401: nothing is read, so no answer can come; afterwards each has its whole time, also one sent meanwhile."""
+    frame = asked.ask(1.0)
+    asked.ask(2.0)
+    asked.loop.move(0.9)
+    asked.requests.confirm = lambda: False
+    asked.ask(3.0)
+    asked.loop.move(1.9)
+    assert asked.answers == []
+    asked.requests.confirm = lambda: True
+    asked.requests.release()
+    asked.loop.move(0.9)
+    asked.answer(frame, b"yes")
+    assert asked.answers == [b"yes"]
+    asked.loop.move(1.2)
+    assert asked.answers == [b"yes", None]
+    asked.loop.move(1)
+    assert asked.answers == [b"yes", None, None]
+    assert asked.loop.timers() == []
