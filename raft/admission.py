@@ -56,6 +56,8 @@ class Admission:
 
     core: Core
     is_up: Callable[[Member], bool]
+    is_alive: Callable[[Member], bool]
+    """Whether that member was heard lately, even if another process of its node id is heard instead."""
     up_members: Callable[[], list[Member]]
     clock: Callable[[], float]
     has_removed_us: bool = False
@@ -84,7 +86,7 @@ class Admission:
 
     def end(self) -> None:
         """Leadership is over."""
-        self._is_open = False
+        self._is_open = self.has_removed_us = False
         self._learners.clear()
         changes, self._changes = self._changes, []
         for change in changes:
@@ -100,7 +102,7 @@ class Admission:
         rivals = [one for one in self._learners if one.node_id == member.node_id and one != member]
         if known is not None and known.incarnation and known != member:
             rivals.append(known)
-        living = next((one for one in rivals if self.is_up(one)), None)
+        living = next((one for one in rivals if self.is_alive(one)), None)
         if living is not None:
             logger.error(
                 'node "%s" asks to join with another journal, but a node of that id is running: refused', member.node_id

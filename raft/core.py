@@ -160,7 +160,7 @@ class Core:
 
     def start(self) -> None:
         """A node alone in its configuration leads without waiting."""
-        if self._is_alone:
+        if self.is_alone:
             self.consensus.elect()
 
     def form(self, configuration: Configuration) -> None:
@@ -180,7 +180,8 @@ class Core:
             self.sender.send(is_heartbeat=False)
 
     @property
-    def _is_alone(self) -> bool:
+    def is_alone(self) -> bool:
+        """Whether this node is the only member."""
         return self.configuration is not None and self.configuration.members == (self.me,)
 
     @property
@@ -191,7 +192,7 @@ class Core:
         consensus, configuration = self.consensus, self.configuration
         if not self._may_stand or configuration is None:
             consensus.postpone_election()
-        elif self._is_alone or consensus.is_taking_over:
+        elif self.is_alone or consensus.is_taking_over:
             consensus.elect()
         else:
             consensus.postpone_election()
@@ -281,12 +282,13 @@ class Core:
             logger.error("another node claims to lead in the same term node=%s term=%d", member.key, term)
             return False
         self._stickiness.heard_s = self._clock()
+        self._pre_votes.close()
         return True
 
     def _append(self, member: Member, message: Append) -> None:
         if not self._accepts_leader(member, message.term):
             return
-        committed = self.consensus.commit_index
+        committed = max(self.consensus.commit_index, self.consensus.applied_index)
         self._log.begin_append()
         try:
             self.consensus.append(member, message)
@@ -294,17 +296,17 @@ class Core:
             truncated = self._log.end_append()
         if truncated is not None and truncated <= committed:
             raise InvariantError(f"leader {member.key} of term {message.term} contradicts committed entry {truncated}")
+        self.consensus.raise_commit(min(committed, self.consensus.last_index))
         self._note_configurations(message.entries, truncated)
 
     def _note_configurations(self, entries: list[LogEntry], truncated: int | None) -> None:
         """The log took `entries`, or those of them that it did not have, and lost what was behind `truncated`."""
         is_changed = truncated is not None and self._configurations.truncated(truncated)
-        first, last = self._log[0][1], self._log[-1][1]
         for command, index, term in entries:
             if (
                 command[:1] == CONFIGURATION
-                and max(self._configurations.index, self.consensus.applied_index) < index <= last
-                and self._log[index - first][2] == term
+                and max(self._configurations.index, self.consensus.applied_index) < index
+                and self.log_has(index, term)
             ):
                 self._configurations.added(index, decode_configuration(command[1:]))
                 is_changed = True
@@ -369,8 +371,7 @@ class Core:
         if message.term < consensus.term:
             self._ports.send(member, TermNotice(consensus.term))
             return
-        is_new_term = message.term > consensus.term
-        if is_new_term and not message.is_forced and not consensus.is_leader and self._stickiness.holds(self._clock()):
+        if not message.is_forced and not consensus.is_leader and self._stickiness.holds(self._clock()):
             return
         consensus.vote_request(member, message)
 
@@ -380,8 +381,10 @@ class Core:
             return
         if self._votes.term != consensus.term:
             self._votes.open(consensus.term, self.me)
-        if self._votes.admits(member, message.term, self.configuration):
-            consensus.vote_response(member, message)
+        configuration = self.configuration
+        if configuration is not None and self._votes.admits(member, message.term, configuration):
+            votes = self._votes.voters.intersection(configuration.members)
+            consensus.vote_response(member, message, earlier=len(votes) - 1)
 
     def _pre_vote_request(self, member: Member, message: PreVoteRequest) -> None:
         consensus = self.consensus

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from raft.core import Core
 from raft.membership import Member
-from raft.messages import Message, TimeoutNow
 
 logger = logging.getLogger(__name__)
 
@@ -14,25 +13,23 @@ logger = logging.getLogger(__name__)
 class HandOver:
     """One attempt. The leader takes no proposals meanwhile."""
 
-    def __init__(self, core: Core, *, is_up: Callable[[Member], bool], send: Callable[[Member, Message], None]) -> None:
+    def __init__(self, core: Core, *, is_up: Callable[[Member], bool]) -> None:
         self._core = core
         self._is_up = is_up
-        self._send = send
-        self._is_asked = False
         self._is_over = asyncio.Event()
+        self.is_asked = False
+        """Another may be elected at any moment, without regard to this leader: its lease has ended."""
 
-    def advance(self) -> None:
-        """A member has answered: ask it, if it has the whole log now."""
-        sender, configuration = self._core.sender, self._core.configuration
-        if self._is_asked or sender is None or configuration is None:
-            return
-        last = self._core.consensus.last_index
+    def heir(self) -> Member | None:
+        """Who is to be asked now: a member that has the whole log, when all of it is committed."""
+        sender, configuration, consensus = self._core.sender, self._core.configuration, self._core.consensus
+        if self.is_asked or sender is None or configuration is None or consensus.commit_index < consensus.last_index:
+            return None
         for progress in sender.progress():
             member = progress.member
-            if member in configuration.members and progress.match_index == last and self._is_up(member):
-                self._is_asked = True
-                self._send(member, TimeoutNow(self._core.consensus.term))
-                return
+            if member in configuration.members and progress.match_index == consensus.last_index and self._is_up(member):
+                return member
+        return None
 
     def over(self) -> None:
         """This node leads no more."""

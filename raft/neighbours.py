@@ -83,6 +83,10 @@ class Neighbours:
         """Whether that very member can be reached."""
         return member not in self._foreign and self._links.is_up(member)
 
+    def is_alive(self, member: Member) -> bool:
+        """Whether it was heard lately, even if another process of its node id is heard instead."""
+        return self._links.is_alive(member)
+
     def up_members(self) -> list[Member]:
         """Everybody of our cluster that can be reached."""
         return [member for member in self._links.up_members() if member not in self._foreign]
@@ -102,8 +106,9 @@ class Neighbours:
     def configure(self, configuration: Configuration | None, *, is_new: bool, newcomers: Iterable[str]) -> None:
         """Who belongs to the cluster, whether this node never did, and who else is to get hellos."""
         self._configuration = configuration
-        members = () if configuration is None else configuration.node_ids
-        wanted = dict.fromkeys((*members, *self._peers, *newcomers))
+        members = () if configuration is None else configuration.members
+        self._links.set_members(member for member in members if member.incarnation)
+        wanted = dict.fromkeys((*(member.node_id for member in members), *self._peers, *newcomers))
         self._links.set_targets([one for one in wanted if one != self._me.node_id])
         genesis = b"" if configuration is None else configuration.genesis
         self._links.set_info(

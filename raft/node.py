@@ -27,9 +27,10 @@ from raft.errors import NotLeaderError
 from raft.handover import HandOver
 from raft.journal.log import Log, LogEntry, WriteGroup
 from raft.journal.writer import JournalWriter
+from raft.lease_keeper import LeaseKeeper
 from raft.link.frame import NodeInfo
 from raft.membership import Configuration, Member, decode_configuration
-from raft.messages import AppendResponse, Message, SnapshotMessage
+from raft.messages import AppendResponse, Message, SnapshotMessage, TimeoutNow
 from raft.neighbours import NeighbourPorts, Neighbours, Network
 from raft.outbox import Outbox
 from raft.proposals import Done, Proposals
@@ -99,19 +100,16 @@ class RaftNode:
         self._trailing = TrailingEntries()
         self._trailing_bounds = TrailingBounds(0, 0) if network is None else trailing or TrailingBounds()
         self._is_serving = False  # between `leading` and `lost`
-        self._is_held = False  # between `held` and `released`
         self._is_stopped = False  # closing or handing over: no new proposals
         self._is_writing = False
         self._is_closed = False  # closed or failed: nothing runs any more
         self._turn_is_due = False
         self._tick_is_due = False
-        self._lease_until = float("-inf")
         self._signed_s = float("-inf")  # when a leader was last told that it was heard
         self._hand_over: HandOver | None = None
         self._idle = asyncio.Event()  # nothing is being written or left to apply
         self._idle.set()
         self._wakeup = Wakeup(self._loop, self._timer)
-        self._lease_wakeup = Wakeup(self._loop, self._update_lease)
         self._ticks = self._writes = 0
         self._missing_to = align_journal(log, *state_machine.last_applied(), can_fetch=snapshots is not None)
         self._applier = Applier(state_machine)
@@ -144,14 +142,21 @@ class RaftNode:
             random=SystemRandom() if random is None else random,
             timing=self._timing,
         )
+        if self._core.is_alone:
+            align_journal(log, *state_machine.last_applied(), can_fetch=False)
         self._consensus = self._core.consensus
+        self._lease = LeaseKeeper(self._core, self._loop, held=events.held, released=events.released)
         self._exchange: SnapshotExchange | None = None
         if snapshots is not None:
             self._exchange = SnapshotExchange(
                 snapshots, send=self._send_now, clock=self._loop.time, install=self._install
             )
         self._admission = Admission(
-            core=self._core, is_up=self._is_up, up_members=self._up_members, clock=self._loop.time
+            core=self._core,
+            is_up=self._is_up,
+            is_alive=self._is_alive,
+            up_members=self._up_members,
+            clock=self._loop.time,
         )
         self._configure()
 
@@ -180,7 +185,7 @@ class RaftNode:
     @property
     def is_confirmed(self) -> bool:
         """Whether this leader is certain, now, that no other can have been elected (B401). Cheap."""
-        return not self._is_held and self._loop.time() < self._lease_until
+        return self._lease.is_confirmed
 
     @property
     def leader(self) -> Member | None:
@@ -209,7 +214,7 @@ class RaftNode:
             term=self._consensus.term,
             leader_id=None if self.leader is None else self.leader.node_id,
             is_serving=self._is_serving,
-            is_held=self._is_held,
+            is_held=self._lease.is_held,
             members=() if self.configuration is None else self.configuration.node_ids,
             last_index=self._consensus.last_index,
             durable_index=self._log.durable_index,
@@ -311,9 +316,8 @@ class RaftNode:
         """
         self._is_stopped = True
         if self._core.sender is not None and self.configuration is not None and not self._is_closed:
-            self._hand_over = HandOver(self._core, is_up=self._is_up, send=self._send_now)
-            self._hand_over.advance()
-            self._flush_links()
+            self._hand_over = HandOver(self._core, is_up=self._is_up)
+            self._ask_heir()
             await self._hand_over.wait(timeout_s)
             self._hand_over = None
         return not self._consensus.is_leader
@@ -339,7 +343,6 @@ class RaftNode:
     def _end(self) -> None:
         self._is_stopped = self._is_closed = True
         self._wakeup.set(None)
-        self._lease_wakeup.set(None)
         self._idle.set()
         self._stop_leading()
         if self._exchange is not None:
@@ -367,6 +370,9 @@ class RaftNode:
     def _is_up(self, member: Member) -> bool:
         return self._neighbours is not None and self._neighbours.is_up(member)
 
+    def _is_alive(self, member: Member) -> bool:
+        return self._neighbours is not None and self._neighbours.is_alive(member)
+
     def _up_members(self) -> list[Member]:
         return [] if self._neighbours is None else self._neighbours.up_members()
 
@@ -381,11 +387,11 @@ class RaftNode:
         if self._consensus.is_leader and not self._is_serving and not self._is_stopped:
             noop_index = self._consensus.noop_index
             if noop_index is not None and index >= noop_index:
-                self._is_serving, self._is_held = True, False
-                self._lease_until = self._core.lease_until_s
+                self._is_serving = True
+                self._lease.begin()
                 self._admission.begin()
                 self._events.leading(self._consensus.term)
-                self._update_lease()
+                self._lease.update()
 
     def _role_changed(self, old: Role, new: Role) -> None:
         engine_logger.info("role changed from=%s to=%s term=%d", old.name, new.name, self._consensus.term)
@@ -393,9 +399,9 @@ class RaftNode:
             self._stop_leading()
 
     def _stop_leading(self) -> None:
-        self._lease_until = float("-inf")
+        self._lease.end()
         if self._is_serving:
-            self._is_serving = self._is_held = False
+            self._is_serving = False
             self._events.lost()
         self._admission.end()
         self._proposals.abandon()
@@ -472,30 +478,21 @@ class RaftNode:
     def _answered(self) -> None:
         if not self._consensus.is_leader:
             return
-        if self._is_serving:
-            self._update_lease()
-        if self._hand_over is not None:
-            self._hand_over.advance()
+        self._lease.update()
+        self._ask_heir()
         if self._admission.is_busy:
             self._admission_changed()
 
     # ---- leadership of a cluster
 
-    def _update_lease(self) -> None:
-        """The lease has moved, or ended."""
-        if not self._is_serving or self._is_closed:
-            return
-        self._lease_until = self._core.lease_until_s
-        is_confirmed = self._loop.time() < self._lease_until
-        self._lease_wakeup.set(self._lease_until if is_confirmed and self._lease_until != float("inf") else None)
-        if is_confirmed == self._is_held:
-            self._is_held = not is_confirmed
-            if self._is_held:
-                logger.warning("no majority confirms this leader: it keeps silent until one does term=%d", self.term)
-                self._events.held()
-            else:
-                logger.info("a majority confirms this leader again term=%d", self.term)
-                self._events.released()
+    def _ask_heir(self) -> None:
+        """Have a member take over that can, if this node hands over: from then on it keeps silent."""
+        heir = None if self._hand_over is None else self._hand_over.heir()
+        if self._hand_over is not None and heir is not None:
+            self._hand_over.is_asked = True
+            self._lease.give_up()
+            self._send_now(heir, TimeoutNow(self._consensus.term))
+            self._flush_links()
 
     def _admission_changed(self) -> None:
         """Do the next step of the wanted changes of the configuration."""

@@ -37,7 +37,7 @@ def align_journal(log: Log, applied_index: int, applied_term: int, *, can_fetch:
         if not can_fetch:
             raise RecoveryError(f"{text}; allowed: a store that has at least entry {first - 1}")
         logger.warning("%s and are fetched from the leader", text)
-        return first - 1
+        return max(first - 1, log[0][1])
     if applied_index > last:
         _reset(log, applied_index, applied_term, f"ends with entry {last}")
     elif applied_index >= log[0][1]:

@@ -60,6 +60,9 @@ class Progress:
     sent_s: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=ROUNDS_KEPT))
     """Round and time of everything unanswered."""
 
+    def __post_init__(self) -> None:
+        self.barrier = self.round
+
     def probe(self) -> None:
         """Forget what is under way and ask with one message."""
         self.is_probing = True
@@ -95,12 +98,13 @@ class Sender:
         self._commit_index = commit_index
         self._clock = clock
         self._progress: dict[Member, Progress] = {}
+        self._round = 0  # of the last message to anybody: one who leaves and comes back never sees a number twice
 
     def set_members(self, members: Iterable[Member]) -> None:
         """Send to these from now on; what is known of those that stay is kept."""
         known = self._progress
         self._progress = {
-            member: known.get(member) or Progress(member, self._log[-1][1], heard_s=self._clock())
+            member: known.get(member) or Progress(member, self._log[-1][1], round=self._round, heard_s=self._clock())
             for member in members
             if member.incarnation
         }
@@ -142,10 +146,11 @@ class Sender:
         last = self._log[-1][1]
         if answer.round > progress.round or answer.next_index - 1 > last:
             return progress  # cannot be an answer to us
-        while progress.in_flight and progress.in_flight[0][0] <= answer.round:
-            progress.in_flight_bytes -= progress.in_flight.popleft()[1]
         while progress.sent_s and progress.sent_s[0][0] <= answer.round:
             progress.confirmed_s = progress.sent_s.popleft()[1]
+        if answer.is_success or answer.is_rejection:
+            while progress.in_flight and progress.in_flight[0][0] <= answer.round:
+                progress.in_flight_bytes -= progress.in_flight.popleft()[1]
         if answer.is_success:
             progress.match_index = max(progress.match_index, answer.next_index - 1)
             if progress.is_probing and answer.round > progress.barrier:
@@ -167,8 +172,7 @@ class Sender:
                 self._send(progress.member, SnapshotOffer(self.term, progress.round, base[1], base[2]))
             return
         if is_heartbeat and progress.in_flight and now - progress.heard_s > FORGET_S:
-            progress.in_flight.clear()
-            progress.in_flight_bytes = 0
+            progress.probe()
         must_send = is_heartbeat
         while must_send or (progress.next_index <= last and progress.has_room):
             previous = log[progress.next_index - 1 - first]
@@ -176,7 +180,7 @@ class Sender:
             if progress.next_index <= last and progress.has_room:
                 entries, size = self._entries_from(progress.next_index - first)
                 progress.next_index = entries[-1][1] + 1
-                progress.in_flight.append((progress.round + 1, size))
+                progress.in_flight.append((self._round + 1, size))
                 progress.in_flight_bytes += size
             self._note(progress, now)
             self._send(
@@ -197,5 +201,6 @@ class Sender:
         return entries, size
 
     def _note(self, progress: Progress, now: float) -> None:
-        progress.round += 1
+        self._round += 1
+        progress.round = self._round
         progress.sent_s.append((progress.round, now))

@@ -185,8 +185,9 @@ class Consensus:
             },
         )
 
-    def vote_response(self, voter: Member, message: VoteResponse) -> None:
-        """A vote of a member of the configuration, the first one of it in this term."""
+    def vote_response(self, voter: Member, message: VoteResponse, *, earlier: int) -> None:
+        """A vote of a member of the configuration, the first one of it in this term; `earlier` are the votes before it."""
+        self._kernel.set_votes(earlier)
         self._receive(voter, {"type": "response_vote", "term": message.term})
 
     def timeout_now(self, leader: Member, message: TimeoutNow) -> None:

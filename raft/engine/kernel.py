@@ -101,6 +101,10 @@ class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
                 self._SyncObj__lastResponseTime[node] = now
         self._SyncObj__otherNodes = set(others)
 
+    def set_votes(self, count: int) -> None:
+        """So many members of the current configuration have voted for this node: it may have changed since they did."""
+        self._SyncObj__votesCount = count
+
     def set_match(self, node: PeerNode, index: int) -> None:
         """A member of the configuration has everything up to `index` durably."""
         self._SyncObj__raftMatchIndex[node] = index

@@ -46,6 +46,7 @@ ASSIGNED_ATTRIBUTES: Final = (
     "_SyncObj__raftState",
     "_SyncObj__serializer",
     "_SyncObj__transferInProgress",
+    "_SyncObj__votesCount",
     "_poller",
 )
 """Attributes that `SyncObj.__init__` must set, because the engine reads or replaces them."""

@@ -30,6 +30,8 @@ class DropReason(StrEnum):
     """Its node is unknown, and there is no room for one more."""
     OLD_SESSION = "old_session"
     """Its node has begun a later session."""
+    RIVAL = "rival"
+    """Another process of its node id is a member, and alive."""
     NO_HELLO = "no_hello"
     """Its session has not said hello."""
     OTHER_DESTINATION = "other_destination"

@@ -159,6 +159,8 @@ class Links:
         self._own_sessions = deque([self._session], maxlen=OWN_SESSIONS_KEPT)
         self._info = NodeInfo()
         self._targets: tuple[str, ...] = ()  # ascending, without ourselves
+        self._members: dict[str, Member] = {}
+        self._hello_heard_s: dict[Member, float] = {}  # of whoever said hello lately
         self._peers: dict[str, _Peer] = {}
         self._self = _Peer(me.node_id)
         self._hello_s = clock()
@@ -184,6 +186,14 @@ class Links:
         for node_id in sorted(known.difference(self._targets)):
             if self._peers[node_id].session.member is None:
                 del self._peers[node_id]
+
+    def set_members(self, members: Iterable[Member]) -> None:
+        """Of two processes with one node id the one among these is heard, as long as it lives."""
+        self._members = {member.node_id: member for member in members}
+
+    def is_alive(self, member: Member) -> bool:
+        """Whether that very member has said hello lately, taken or not."""
+        return self._hello_heard_s.get(member, float("-inf")) + SILENCE_S > self._clock()
 
     def restart(self) -> None:
         """Our connection was lost or made anew: a new session begins, and everyone is down until heard."""
@@ -305,10 +315,15 @@ class Links:
             self._drop(DropReason.TOO_MANY_PEERS, header)
             return
         now = self._clock()
+        self._note_hello(header.source, now)
+        member = self._members.get(header.source.node_id)
+        if self._is_rival(header, member):
+            return
         before, was_heard = peer.session.member, peer.is_heard
         said = peer.heard_session
+        is_reclaimed = header.source == member and before != member
         opening = peer.session.take_hello(
-            header, own_session=self._session, is_forgotten=peer.heard_s + FORGET_S <= now
+            header, own_session=self._session, is_forgotten=is_reclaimed or peer.heard_s + FORGET_S <= now
         )
         twin = before if before != header.source else None
         if twin is not None and (was_heard or not isinstance(opening, Opening)):
@@ -333,6 +348,20 @@ class Links:
             self._events.on_up(header.source, info)
         elif peer.is_up and is_new_info:
             self._events.on_info(header.source, info)
+
+    def _is_rival(self, header: Header, member: Member | None) -> bool:
+        """Whether the hello is of another process than the living `member` of that node id; then it is dropped."""
+        is_rival = member is not None and member != header.source and self.is_alive(member)
+        if is_rival and member is not None:
+            self._complain_of_twins(header, member)
+            self._drop(DropReason.RIVAL, header)
+        return is_rival
+
+    def _note_hello(self, member: Member, now: float) -> None:
+        if member not in self._hello_heard_s and len(self._hello_heard_s) >= PEERS_MAX:
+            living = {one: heard_s for one, heard_s in self._hello_heard_s.items() if heard_s + SILENCE_S > now}
+            self._hello_heard_s = living if len(living) < PEERS_MAX else {}
+        self._hello_heard_s[member] = now
 
     def _receive_data(self, frame: Frame) -> None:
         header = frame.header
@@ -400,8 +429,8 @@ class Links:
             del self._twins[next(iter(self._twins))]
         self._twins[pair] = None
         logger.warning(
-            "two processes seem to run with node id %r: incarnations %s and %s; the one that started or connected last is"
-            " heard, the other one must be stopped",
+            "two processes seem to run with node id %r: incarnations %s and %s; the one that is a member, or"
+            " began last, is heard, the other one must be stopped",
             *pair,
         )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from raft.applier import Applier
-from raft.engine import NO_OP, REGULAR
+from raft.engine import CONFIGURATION, NO_OP, REGULAR
 from raft.errors import InvariantError
 from raft.journal.log import BASE_COMMAND
 from raft.state_machine import CommittedEntry
@@ -35,6 +35,17 @@ def test_entries_are_handed_over_without_their_type_byte_and_uncopied():
     assert [(entry.index, entry.term) for entry in state_machine.applied] == [(5, 2), (6, 2)]
     assert state_machine.applied[1].data.obj is command
     assert isinstance(state_machine.applied[0], CommittedEntry)
+    assert not any(entry.is_configuration for entry in state_machine.applied)
+
+
+def test_configurations_are_told_apart():
+    """A configuration reaches the state machine as such, since a snapshot must hold it; commands that look alike do not."""
+    state_machine = RecordingStateMachine(index=4, term=1)
+    Applier(state_machine).apply([(CONFIGURATION + b"abc", 5, 2), (REGULAR + b"abc", 6, 2)])
+    assert [(bytes(entry.data), entry.is_configuration) for entry in state_machine.applied] == [
+        (b"abc", True),
+        (b"abc", False),
+    ]
 
 
 def test_position_follows_what_was_applied():
@@ -84,3 +95,13 @@ def test_missing_result_is_an_error():
     state_machine.results = lambda entries: []
     with pytest.raises(InvariantError, match="0 results for entries 5 to 5"):
         Applier(state_machine).apply([(REGULAR, 5, 1)])
+
+
+def test_snapshot_moves_the_position_forward_only():
+    """After a snapshot the next entry is the one behind it; a snapshot that brings nothing new is the caller's bug."""
+    applier = Applier(RecordingStateMachine(index=4, term=1))
+    applier.restored(9, 3)
+    assert (applier.index, applier.term) == (9, 3)
+    applier.apply([(REGULAR, 10, 3)])
+    with pytest.raises(AssertionError):
+        applier.restored(10, 3)

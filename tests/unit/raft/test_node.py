@@ -8,93 +8,11 @@ import pytest
 from raft.engine import NO_OP, REGULAR, Role
 from raft.errors import NotLeaderError, RecoveryError
 from raft.journal.writer import MemoryWriter
-from raft.node import RaftNode
+from raft.membership import Configuration
+from raft.node import NodeEvents, RaftNode
 from raft.proposals import Applied, Unknown
-
-
-class Store:
-    """A state machine that remembers what it applied, and returns the data as the result."""
-
-    def __init__(self, index=0, term=0):
-        self.at = (index, term)
-        self.applied = []
-        self.error = None
-
-    def last_applied(self):
-        return self.at
-
-    def durable_index(self):
-        return self.at[0]
-
-    def apply(self, entries):
-        if self.error is not None:
-            raise self.error
-        for entry in entries:
-            assert entry.index == self.at[0] + 1
-            self.at = (entry.index, entry.term)
-            if entry.data:
-                self.applied.append((entry.index, bytes(entry.data)))
-        return [bytes(entry.data) for entry in entries]
-
-    def restored(self, index, term):
-        """The store as it was, or would have been, when `index` was its last applied entry."""
-        older = Store(index, term)
-        older.applied = [(at, data) for at, data in self.applied if at <= index]
-        return older
-
-
-class HeldWriter:
-    """A writer whose writes end when the test says so."""
-
-    def __init__(self):
-        self.groups = []
-        self.done = None
-
-    def submit(self, group, done):
-        assert not self.groups, "one write at a time"
-        self.groups.append(group)
-        self.done = done
-
-    def complete(self):
-        self.done(self.groups.pop())
-
-
-class Harness:
-    """A node with its surroundings, and everything it told, in order."""
-
-    def __init__(self, loop, log, store=None):
-        self.loop, self.log = loop, log
-        self.store = Store() if store is None else store
-        self.writer = HeldWriter()
-        self.told = []
-        self.node = RaftNode(
-            node_id="a",
-            peers=(),
-            log=log,
-            writer=self.writer,
-            state_machine=self.store,
-            on_leading=lambda term: self.told.append(("leading", term)),
-            on_lost=lambda: self.told.append("lost"),
-            on_fatal=lambda error: self.told.append(("fatal", str(error))),
-            loop=loop,
-        )
-
-    def started(self):
-        """Start and become leader; what was told until then is forgotten."""
-        self.node.start()
-        self.sync()
-        assert self.node.is_serving
-        self.told.clear()
-        return self
-
-    def propose(self, data):
-        return self.node.propose([data], lambda outcome: self.told.append((data, outcome)))
-
-    def sync(self):
-        """Let the disk finish, and finish what follows from it."""
-        while self.writer.groups:
-            self.writer.complete()
-            self.loop.run()
+from tests.unit.raft.cores import GENESIS, Store, config_entry, founded, member
+from tests.unit.raft.nodes import Harness
 
 
 @pytest.fixture
@@ -107,12 +25,13 @@ def test_lone_member_leads_once_its_noop_is_durable(harness):
     """A cluster of one elects itself at once, without a timer, and serves when its own no-op is synced and applied."""
     harness.node.start()
     assert harness.node.role is Role.LEADER
+    harness.loop.move_to(harness.loop.now + 3600)
     assert not harness.node.is_serving
     assert harness.told == []
-    harness.writer.complete()
+    harness.sync()
     assert harness.told == [("leading", 1)]
     assert harness.node.is_serving
-    assert (harness.node.term, harness.node.last_applied) == (1, 2)
+    assert (harness.node.term, harness.node.last_applied) == (1, 3)
     assert harness.loop.made == 0
 
 
@@ -130,13 +49,13 @@ def test_outcome_comes_after_the_sync_and_not_before(harness):
     """A proposal is written at once and applied only when the writer has reported its sync."""
     harness.started()
     index = harness.propose(b"x")
-    assert index == 3
+    assert index == 4
     assert len(harness.writer.groups) == 1
     harness.loop.move_to(harness.loop.now + 3600)
     assert (harness.told, harness.store.applied) == ([], [])
     harness.writer.complete()
     assert harness.told == [(b"x", Applied(b"x"))]
-    assert harness.store.applied == [(3, b"x")]
+    assert harness.store.applied == [(4, b"x")]
 
 
 def test_parts_are_joined_into_one_entry(harness):
@@ -182,19 +101,19 @@ def test_propose_inside_done_starts_its_write_at_once(harness):
 
     harness.node.propose([b"first"], done)
     harness.writer.complete()
-    assert seen == [(Applied(b"first"), 4, 1)]
+    assert seen == [(Applied(b"first"), 5, 1)]
     assert harness.told == []
     harness.writer.complete()
     assert harness.told == [(b"second", Applied(b"second"))]
 
 
-def test_propose_inside_on_leading_is_legal(loop, new_log):
+def test_propose_inside_leading_is_legal(loop, new_log):
     """The first entry of a leadership may be proposed as soon as it is told."""
     harness = Harness(loop, new_log())
-    harness.node._on_leading = lambda term: harness.propose(b"first")
+    harness.on_leading = lambda: harness.propose(b"first")
     harness.node.start()
     harness.sync()
-    assert harness.told == [(b"first", Applied(b"first"))]
+    assert harness.told == [("leading", 1), (b"first", Applied(b"first"))]
 
 
 def test_long_chain_of_proposals_stays_in_order(harness):
@@ -249,28 +168,29 @@ def test_statistics_show_where_the_log_stands(harness):
         "a",
         True,
     )
-    assert (statistics.last_index, statistics.durable_index) == (3, 2)
-    assert (statistics.commit_index, statistics.last_applied, statistics.waiting_proposals) == (2, 2, 1)
+    assert (statistics.last_index, statistics.durable_index) == (4, 3)
+    assert (statistics.commit_index, statistics.last_applied, statistics.waiting_proposals) == (3, 3, 1)
     assert statistics.journal_bytes_in_memory > 0
+    assert (statistics.members, statistics.peers, statistics.is_held) == (("a",), (), False)
 
 
-@pytest.mark.parametrize("applied", [(0, 0), (1, 0), (2, 1), (4, 1), (5, 1)])
+@pytest.mark.parametrize("applied", [(0, 0), (1, 0), (2, 0), (3, 1), (5, 1), (6, 1)])
 def test_restart_applies_each_entry_behind_the_store_once(loop, new_log, applied):
     """The journal is replayed from the store's last applied entry + 1, by the new leader's commit (Raft 5.4.2)."""
-    entries = [(NO_OP, 1, 0), (NO_OP, 2, 1), *((REGULAR + b"%d" % index, index, 1) for index in (3, 4, 5))]
-    harness = Harness(loop, new_log(entries), Store(*applied))
+    entries = [*founded("a"), (NO_OP, 3, 1), *((REGULAR + b"%d" % index, index, 1) for index in (4, 5, 6))]
+    harness = Harness(loop, new_log(entries), Store(*applied, names="a" if applied[0] > 1 else None))
     harness.node.start()
     assert harness.store.applied == []
     harness.sync()
-    assert harness.store.applied == [(index, b"%d" % index) for index in (3, 4, 5) if index > applied[0]]
+    assert harness.store.applied == [(index, b"%d" % index) for index in (4, 5, 6) if index > applied[0]]
     assert harness.told == [("leading", harness.node.term)]
-    assert harness.store.at == (6, 2)
+    assert harness.store.at == (7, 2)
 
 
 def test_leading_is_told_after_a_long_replay(loop, new_log):
     """A replay longer than one tick's share goes on by itself, and the node serves only at its end."""
     count = 5000
-    entries = [(NO_OP, 1, 0), *((REGULAR + b"x", index, 1) for index in range(2, count))]
+    entries = [*founded("a"), *((REGULAR + b"x", index, 1) for index in range(3, count))]
     harness = Harness(loop, new_log(entries))
     harness.node.start()
     harness.writer.complete()
@@ -283,7 +203,7 @@ def test_leading_is_told_after_a_long_replay(loop, new_log):
 
 def test_failure_during_a_replay_ends_it(loop, new_log):
     """What is left to apply when the member fails stays unapplied."""
-    entries = [(NO_OP, 1, 0), *((REGULAR + b"x", index, 1) for index in range(2, 5000))]
+    entries = [*founded("a"), *((REGULAR + b"x", index, 1) for index in range(3, 5000))]
     harness = Harness(loop, new_log(entries))
     harness.node.start()
     harness.writer.complete()
@@ -297,8 +217,8 @@ def test_failure_during_a_replay_ends_it(loop, new_log):
 @pytest.mark.parametrize("applied", [(9, 3), (5, 2)])
 def test_store_ahead_of_the_journal_is_continued(loop, new_log, applied):
     """A store newer than the journal, or with another term at its end, is the base of a new journal."""
-    entries = [(NO_OP, 1, 0), *((REGULAR + b"%d" % index, index, 1) for index in range(2, 7))]
-    harness = Harness(loop, new_log(entries), Store(*applied)).started()
+    entries = [*founded("a"), *((REGULAR + b"%d" % index, index, 1) for index in range(3, 7))]
+    harness = Harness(loop, new_log(entries), Store(*applied, names="a")).started()
     assert harness.store.applied == []
     assert harness.propose(b"next") == applied[0] + 2
     harness.sync()
@@ -310,7 +230,7 @@ def test_gap_between_store_and_journal_refuses_to_start(loop, new_log):
     """A journal that begins behind the next entry to apply cannot be continued."""
     entries = [(REGULAR + b"x", index, 1) for index in range(5, 9)]
     with pytest.raises(RecoveryError, match="begins with entry 5, the store ends with entry 2"):
-        Harness(loop, new_log(entries), Store(2, 1))
+        Harness(loop, new_log(entries), Store(2, 1, names="a"))
 
 
 def test_apply_error_is_fatal_and_nothing_more_is_applied(harness):
@@ -391,7 +311,7 @@ def test_close_finishes_what_is_under_way(harness):
 
 def test_close_during_a_replay_finishes_it(loop, new_log):
     """What is committed is applied before the member ends; it does not begin to lead any more."""
-    entries = [(NO_OP, 1, 0), *((REGULAR + b"x", index, 1) for index in range(2, 5000))]
+    entries = [*founded("a"), *((REGULAR + b"x", index, 1) for index in range(3, 5000))]
 
     async def scenario():
         harness = Harness(loop, new_log(entries))
@@ -416,7 +336,7 @@ def test_close_of_an_idle_or_failed_member_returns(loop, new_log):
         await asyncio.wait_for(idle.node.close(), 5)
         await asyncio.wait_for(idle.node.close(), 5)
         assert idle.told == ["lost"]
-        never_started = Harness(loop, new_log())
+        never_started = Harness(loop, new_log(), is_formed=False)
         await asyncio.wait_for(never_started.node.close(), 5)
         assert never_started.told == []
         failed = Harness(loop, new_log()).started()
@@ -450,27 +370,40 @@ def test_trim_keeps_what_the_store_lacks(harness):
         harness.propose(b"%d" % number)
         harness.sync()
     harness.node.trim(10)
-    assert (harness.log[0][1], harness.log[-1][1]) == (10, 22)
-    harness.node.trim(22)
-    assert [index for _, index, _ in harness.log[:]] == [21, 22]
+    assert (harness.log[0][1], harness.log[-1][1]) == (10, 23)
+    harness.node.trim(23)
+    assert [index for _, index, _ in harness.log[:]] == [22, 23]
     harness.propose(b"after")
     harness.sync()
     assert harness.told[-1] == (b"after", Applied(b"after"))
 
 
-def test_peers_are_refused():
-    """More than one member needs a link between them."""
-    with pytest.raises(ValueError, match=r"peers=\['b'\]: allowed: none"):
-        RaftNode(
-            node_id="a",
-            peers=("b",),
-            log=None,
-            writer=None,
-            state_machine=Store(),
-            on_leading=print,
-            on_lost=print,
-            on_fatal=print,
-        )
+def test_founding_needs_a_journal_that_never_belonged_to_a_cluster(loop, new_log):
+    """A second founding would be another cluster with the same name."""
+    harness = Harness(loop, new_log())
+    assert not harness.node.is_new
+    with pytest.raises(AssertionError):
+        harness.node.form(Configuration.of(GENESIS, [harness.me]))
+    with pytest.raises(AssertionError):
+        Harness(loop, new_log(founded("a")), is_formed=True)
+
+
+def test_foundation_survives_a_crash_right_behind_it(loop, new_log):
+    """What the founding node has synced is all it takes: after a restart it is a cluster of one, and leads."""
+    first = Harness(loop, new_log())
+    first.sync()
+    assert first.log[:2] == founded("a")
+    again = Harness(loop, new_log(first.log[:2])).started()
+    assert (again.node.configuration.node_ids, again.store.config) == (("a",), config_entry(2, "a")[0][1:])
+
+
+def test_new_node_waits_for_its_cluster(loop, new_log):
+    """Without a configuration a node elects nobody, however long it takes."""
+    harness = Harness(loop, new_log(), is_formed=False)
+    harness.node.start()
+    harness.sync()
+    loop.move_to(loop.now + 3600)
+    assert (harness.node.role, harness.node.term, harness.node.is_new, harness.told) == (Role.FOLLOWER, 0, True, [])
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -519,15 +452,13 @@ def test_runs_on_an_asyncio_loop_with_a_journal_in_memory(new_log):
                 done.set()
 
         node = RaftNode(
-            node_id="a",
-            peers=(),
+            member=member("a"),
             log=new_log(),
             writer=MemoryWriter(asyncio.get_running_loop().call_soon),
             state_machine=Store(),
-            on_leading=lambda term: leading.set(),
-            on_lost=leading.clear,
-            on_fatal=told.append,
+            events=NodeEvents(leading=lambda term: leading.set(), lost=leading.clear, fatal=told.append),
         )
+        node.form(Configuration.of(GENESIS, [member("a")]))
         node.start()
         await asyncio.wait_for(leading.wait(), 5)
         for data in (b"x", b"y", b"z"):

@@ -9,9 +9,10 @@ import pytest
 from raft.errors import SyncFailedError
 from raft.journal.files import open_journal
 from raft.journal.writer import FileWriter
-from raft.node import RaftNode
+from raft.membership import Configuration
+from raft.node import NodeEvents, RaftNode
 from raft.proposals import Unknown
-from tests.unit.raft.test_node import Store
+from tests.unit.raft.cores import GENESIS, Store, member
 
 
 class FileMember:
@@ -26,15 +27,16 @@ class FileMember:
             journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=self.fail
         )
         self.node = RaftNode(
-            node_id="a",
-            peers=(),
+            member=member("a"),
             log=journal.log,
             writer=self.writer,
             state_machine=store,
-            on_leading=lambda term: self.leading.set(),
-            on_lost=self.leading.clear,
-            on_fatal=self.fatal.set_result,
+            events=NodeEvents(
+                leading=lambda term: self.leading.set(), lost=self.leading.clear, fatal=self.fatal.set_result
+            ),
         )
+        if self.node.is_new:
+            self.node.form(Configuration.of(GENESIS, [member("a")]))
 
     def fail(self, error):
         self.node.fail(error)
@@ -49,7 +51,7 @@ class FileMember:
         await asyncio.to_thread(self.writer.close)
 
 
-@pytest.mark.parametrize("kept", [0, 2, 9, 22])
+@pytest.mark.parametrize("kept", [0, 2, 3, 9, 23])
 def test_restart_from_files_replays_what_the_store_lacks(tmp_path, kept):
     """What was acked is in the journal's files: with an older store, even none, it is all applied again, in order."""
     data = [b"%d" % number for number in range(20)]
@@ -59,20 +61,20 @@ def test_restart_from_files_replays_what_the_store_lacks(tmp_path, kept):
             for value in data:
                 first.node.propose([value], lambda outcome: None)
         assert [value for _, value in first.store.applied] == data
-        term = first.node.term if kept > 1 else 0
+        term = first.node.term if kept > 2 else 0
         async with FileMember(tmp_path, first.store.restored(kept, term)) as second:
             assert [value for _, value in second.store.applied] == data
             assert second.node.term == first.node.term + 1
             done = asyncio.Event()
-            assert second.node.propose([b"next"], lambda outcome: done.set()) == 24
+            assert second.node.propose([b"next"], lambda outcome: done.set()) == 25
             await asyncio.wait_for(done.wait(), 10)
-        assert second.store.applied[-1] == (24, b"next")
+        assert second.store.applied[-1] == (25, b"next")
 
     asyncio.run(scenario())
 
 
 def test_failed_file_write_is_fatal(tmp_path, monkeypatch):
-    """The disk's refusal reaches `on_fatal`, and the proposal that waited for it is of unknown outcome."""
+    """The disk's refusal reaches `fatal`, and the proposal that waited for it is of unknown outcome."""
 
     def refuse(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))

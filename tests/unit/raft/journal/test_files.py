@@ -1,5 +1,7 @@
 """Covers raft/journal/files.py: segments begun, filled ahead, reused and refused."""
 
+import os
+
 import pytest
 
 from raft.errors import CorruptionError, IdentityError, JournalInUseError
@@ -176,6 +178,37 @@ def test_reset_of_a_log_written_long_before(tmp_path):
     assert segments(tmp_path) == [group_file]
     assert [entry[1] for entry in journal.log[:]] == [14, 15]
     journal.files.close()
+
+
+@pytest.mark.parametrize("is_synced", [True, False])
+def test_operator_decides_whether_writes_wait_for_the_disk(tmp_path, monkeypatch, is_synced):
+    """O418: by default every file that entries or zeros are written to returns from a write when it is stable."""
+    opened, open_ = [], os.open
+
+    def recorded(path, flags, *args, **options):
+        is_written = flags & (os.O_WRONLY | os.O_RDWR) and not flags & os.O_CREAT  # an empty file has nothing to sync
+        if str(path).endswith((".segment", ".spare")) and is_written:
+            opened.append(bool(flags & os.O_DSYNC))
+        return open_(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", recorded)
+    journal = open_journal(
+        tmp_path,
+        cluster_id="c1",
+        node_id="n1",
+        new_incarnation=INCARNATION,
+        segment_bytes=SEGMENT_BYTES,
+        **({} if is_synced else {"is_synced": False}),
+    )
+    append(journal, 1, 3)
+    while journal.files.can_prepare:
+        journal.files.prepare()
+    append(journal, 4, 20)
+    before = state(journal)
+    journal.files.close()
+    assert len(opened) >= 4
+    assert set(opened) == {is_synced}
+    assert reopened(tmp_path) == before
 
 
 class TestPreparation:

@@ -39,12 +39,12 @@ def test_other_format_version_names_both(tmp_path):
     """An older or newer release's journal is refused with both versions."""
     write_identity(tmp_path, IDENTITY)
     file = tmp_path / IDENTITY_FILE
-    line = file.read_bytes().split(b"\n")[0].replace(b'"format_version": 1', b'"format_version": 2')
+    line = file.read_bytes().split(b"\n")[0].replace(b'"format_version": 2', b'"format_version": 3')
     file.write_bytes(line + b"\n" + checksum(line))
     with pytest.raises(VersionError) as raised:
         read_identity(tmp_path)
-    assert (raised.value.found, raised.value.supported) == (2, 1)
-    assert str(raised.value) == f"{file} has journal format version 2, this release reads version 1 only"
+    assert (raised.value.found, raised.value.supported) == (3, 2)
+    assert str(raised.value) == f"{file} has journal format version 3, this release reads version 2 only"
 
 
 def test_every_changed_byte_is_noticed(tmp_path):
