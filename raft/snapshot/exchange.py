@@ -15,8 +15,10 @@ from .server import OpenSnapshot, SnapshotServer
 
 logger = logging.getLogger(__name__)
 
-UNUSABLE_RETRY_S: Final = 30.0
-"""After a snapshot that was damaged none is fetched for so long, seconds: the leader may have nothing better."""
+UNUSABLE_RETRY_S: Final = 1.0
+UNUSABLE_RETRY_MAX_S: Final = 30.0
+"""After a snapshot that cannot be used none is fetched for so long, seconds, each time twice as long: the leader may have
+nothing better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,7 @@ class SnapshotExchange:
         self._clock = clock
         self._is_preparing = False
         self._not_before = 0.0
+        self._pause_s = UNUSABLE_RETRY_S
         self._is_closed = False
         self._server = SnapshotServer(create=ports.create, send=send, clock=clock)
         self._puller = SnapshotPuller(open_sink=ports.open_sink, send=send, clock=clock, complete=self._complete)
@@ -98,8 +101,10 @@ class SnapshotExchange:
         self._is_preparing = False
         if isinstance(result, BaseException):
             logger.error("a fetched snapshot cannot be used; another one is fetched later: %s", result)
-            self._not_before = self._clock() + UNUSABLE_RETRY_S
+            self._not_before = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, UNUSABLE_RETRY_MAX_S)
         elif self._is_closed:
             result.discard()
         else:
+            self._pause_s = UNUSABLE_RETRY_S
             self._install(result)

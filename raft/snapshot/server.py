@@ -84,7 +84,7 @@ class SnapshotServer:
         self._current: _Current | None = None
         self._is_creating = False
         self._waiting: dict[Member, SnapshotRequest] = {}
-        self._first_index = 0
+        self._first_index = 1
         self._is_closed = False
 
     def handle(self, member: Member, request: SnapshotRequest) -> None:
@@ -120,7 +120,7 @@ class SnapshotServer:
 
     def renew_below(self, index: int) -> None:
         """The log now begins behind `index`: a snapshot that ends before it leads nowhere."""
-        self._first_index = index
+        self._first_index = max(index, 1)  # of an empty state there is nothing to fetch
         if self._current is not None and self._current.snapshot.index < index:
             logger.info("a snapshot is too old index=%d log_begins_behind=%d", self._current.snapshot.index, index)
             self._drop()
