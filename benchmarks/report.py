@@ -22,6 +22,9 @@ COLUMNS: Final = (
     ("msgs/s", "messages_per_s", "{:,.0f}"),
     ("deliv./s", "deliveries_per_s", "{:,.0f}"),
     ("our us", "our_us_per_message", "{:.2f}"),
+    ("follower", "follower1_us_per_message", "{:.2f}"),
+    ("follower", "follower2_us_per_message", "{:.2f}"),
+    ("all us", "all_us_per_message", "{:.2f}"),
     ("nats us", "nats_us_per_message", "{:.2f}"),
     ("ours/nats", "our_to_nats_cpu", "{:.2f}"),
     ("us/deliv.", "our_us_per_delivery", "{:.2f}"),
@@ -36,12 +39,21 @@ COLUMNS: Final = (
     ("B each", "bytes_each", "{:.0f}"),
     ("idle us/s", "idle_us_per_s", "{:.0f}"),
     ("s to ack", "seconds_to_first_ack", "{:.2f}"),
+    ("s", "seconds_to_catch_up", "{:.2f}"),
+    ("p50 s", "outage_p50_s", "{:.3f}"),
+    ("p99 s", "outage_p99_s", "{:.3f}"),
+    ("max s", "outage_max_s", "{:.3f}"),
+    ("silence p50", "silence_p50_s", "{:.3f}"),
+    ("silence max", "silence_max_s", "{:.3f}"),
+    ("new leaders", "leader_changes", "{:.0f}"),
 )
 
 RATIO_COLUMNS: Final = (
     ("rate/base", "rate_ratios"),
     ("cpu/base", "cpu_ratios"),
     ("nats/base", "nats_ratios"),
+    ("follower/leader", "follower_ratios"),
+    ("rate/published", "catch_up_ratios"),
 )
 """Lists of ratios, shown as median (least to greatest)."""
 

@@ -1,6 +1,7 @@
 """Runs the benchmark: JSON lines on standard output, a table on standard error.
 
     python benchmarks/run.py [--store FILE|MEMORY] [--dir PATH] [--repeat N] [--quick] [--only GROUP,...] [--against DIR]
+    python benchmarks/run.py --only cluster,failover,catchup,stability [--kills N] [--stops N] [--messages N]
 
 Starts a NATS server of its own, our server on it (option -ns, so that each process is accounted by itself) and the
 trivial responder. Absolute figures belong to one machine at one time; the ratios to the responder, to the other side of a
@@ -10,6 +11,7 @@ comparison, and CPU per message are what may be compared. Exit status 1 if a gen
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import crowds, workloads
+from benchmarks import catchup, cluster_loads, crowds, failover, workloads
+from benchmarks.cluster import NODE_NAMES, ThreeNodes
 from benchmarks.comparison import Side, compare
 from benchmarks.crowds import Scale
 from benchmarks.loads import Load, Row, Target, run_load
@@ -224,6 +227,59 @@ class Benchmark:
                 )
                 self.add(number, row)
 
+    # ---- three nodes
+
+    @contextmanager
+    def three_nodes(self) -> Iterator[ThreeNodes]:
+        """Three new nodes with empty directories below --dir; the cluster has stored some messages already."""
+        with tempfile.TemporaryDirectory(prefix="benchmark-", dir=self.options.dir) as directory:
+            nodes = ThreeNodes(self.nats, Path(directory))
+            with nodes:
+                workloads.fill(self.nats, "warmup", 20_000, cluster_id=nodes.cluster_id)
+                nodes.settle()
+                yield nodes
+
+    def cluster(self, number: int) -> None:
+        """Throughput and latency of three nodes, against one."""
+        count, pairs = (20_000, 1) if self.options.quick else (300_000, 3)
+        with self.warm_server() as one, self.three_nodes() as nodes:
+            for cluster_id in (one.cluster_id, nodes.cluster_id):
+                workloads.fill(self.nats, "steady", self.scaled(cluster_loads.STEADY_COUNT), cluster_id=cluster_id)
+            settle(one.pid)
+            nodes.settle()
+            for index, (name, load) in enumerate(cluster_loads.LOADS.items()):
+                scaled = count if load.size < 1024 else count // 2
+                row = cluster_loads.load_row(name, load, one, nodes, count=scaled, pairs=pairs, tag=f"load{index}")
+                self.add(number, row)
+            self.add(number, cluster_loads.sync_row(one, nodes, size=128, count=self.scaled(5000), tag="sync"))
+
+    def failover(self, number: int) -> None:
+        """Time without PubAck after the end of the leader."""
+        with self.three_nodes() as nodes:
+            self.add(number, failover.failover_row(nodes, signal.SIGKILL, self.options.kills))
+            self.add(number, failover.failover_row(nodes, signal.SIGTERM, self.options.stops))
+
+    def catchup(self, number: int) -> None:
+        """Memory of a leader, and how fast a follower catches up."""
+        count = self.scaled(self.options.messages)
+        with self.three_nodes() as nodes:
+            self.add(number, catchup.memory_row(nodes, count, "all alive"))
+        with self.three_nodes() as nodes:
+            away = nodes.followers()[0]
+            nodes.nodes[away].stop()
+            row = catchup.memory_row(nodes, count, f"one of {len(NODE_NAMES)} dead")
+            self.add(number, row)
+            self.add(number, catchup.catch_up_row(nodes, away, row))
+            published = catchup.publish_while_away(nodes, away, count // 5, "short")
+            self.add(number, catchup.catch_up_row(nodes, away, published))
+
+    def stability(self, number: int) -> None:
+        """Whether the leader stays while all cores are busy."""
+        seconds = 5.0 if self.options.quick else 60.0
+        with self.three_nodes() as nodes:
+            row = cluster_loads.stability_row(nodes, seconds=seconds, count=self.scaled(200_000))
+            self.add(number, row)
+
     @contextmanager
     def responder(self) -> Iterator[Target]:
         """The trivial responder as a target of loads."""
@@ -245,9 +301,16 @@ GROUPS: Mapping[str, Callable[[Benchmark, int], None]] = {
     "subscriptions": Benchmark.subscriptions,
     "idle": Benchmark.idle,
     "durables": Benchmark.durables,
+    "cluster": Benchmark.cluster,
+    "failover": Benchmark.failover,
+    "catchup": Benchmark.catchup,
+    "stability": Benchmark.stability,
 }
-NEED_FILES = ("restart", "durables")
-"""Groups that restart a server on its directory."""
+THREE_NODES = ("cluster", "failover", "catchup", "stability")
+"""Groups that run only when asked for."""
+
+NEED_FILES = ("restart", "durables", *THREE_NODES)
+"""Groups that restart a server on its directory, or need one on disk."""
 
 
 def server_command(checkout: Path | None) -> list[str]:
@@ -276,8 +339,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="a tenth of the messages: to see that it works, not to quote"
     )
     parser.add_argument(
-        "--only", help=f"groups of rows, out of {','.join(GROUPS)}; default: all, or with --against none of them"
+        "--only",
+        help=f"groups of rows, out of {','.join(GROUPS)}; default: all but {','.join(THREE_NODES)}, or with --against none",
     )
+    parser.add_argument("--kills", type=int, default=30, help="failover: how often the leader is killed")
+    parser.add_argument("--stops", type=int, default=15, help="failover: how often the leader is stopped in order")
+    parser.add_argument("--messages", type=int, default=1_000_000, help="catchup: published while a follower is away")
     parser.add_argument(
         "--against", type=Path, help="another checkout: the throughput rows on its server and on this one in turn"
     )
@@ -285,15 +352,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.only is not None:
         options.only = options.only.split(",")
     else:
-        options.only = [] if options.against else [one for one in GROUPS if one not in _left_out(options.store)]
+        left_out = (*_left_out(options.store), *THREE_NODES)
+        options.only = [] if options.against else [one for one in GROUPS if one not in left_out]
     unknown = sorted(set(options.only) - set(GROUPS))
     if unknown:
         parser.error(f"--only: {unknown} unknown, allowed are {','.join(GROUPS)}")
     impossible = sorted(set(options.only) & set(_left_out(options.store)))
     if impossible:
         parser.error(f"--only: {impossible} need --store FILE")
-    if options.repeat < 1:
-        parser.error(f"--repeat: at least 1, not {options.repeat}")
+    for name in ("repeat", "kills", "stops", "messages"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}: at least 1, not {getattr(options, name)}")
     if options.against is not None:
         options.against = options.against.resolve()
         try:

@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Final
 
 from raft.admission import Admission
@@ -97,7 +97,6 @@ class RaftNode:
         self._loop = asyncio.get_running_loop() if loop is None else loop
         self._timing = Timing() if timing is None else timing
         self._proposals = Proposals()
-        self._trailing = TrailingEntries()
         self._trailing_bounds = TrailingBounds(0, 0) if network is None else trailing or TrailingBounds()
         self._is_serving = False  # between `leading` and `lost`
         self._is_stopped = False  # closing or handing over: no new proposals
@@ -113,6 +112,7 @@ class RaftNode:
         self._ticks = self._writes = 0
         self._missing_to = align_journal(log, *state_machine.last_applied(), can_fetch=snapshots is not None)
         self._applier = Applier(state_machine)
+        self._trailing = TrailingEntries(log, self._applier.index)
         self._flush_links: Callable[[], None] = (lambda: None) if network is None else network.flush
         self._neighbours: Neighbours | None = None
         if network is not None:
@@ -139,7 +139,7 @@ class RaftNode:
             applied=_configuration_of(state_machine),
             applied_index=self._applier.index,
             clock=self._loop.time,
-            random=SystemRandom() if random is None else random,
+            random=Random(SystemRandom().getrandbits(64)) if random is None else random,  # noqa: S311  it spreads timeouts
             timing=self._timing,
         )
         if self._core.is_alone:
@@ -430,8 +430,8 @@ class RaftNode:
             self._exchange.ports.install(prepared)
             self._applier.restored(index, term)
             self._missing_to = 0
-            self._trailing = TrailingEntries()
             self._core.installed(index, term, _configuration_of(self._state_machine))
+            self._trailing = TrailingEntries(self._log, index)
         except Exception as error:  # noqa: BLE001  # as in `_tick`
             self.fail(error)
             return
@@ -471,7 +471,7 @@ class RaftNode:
             self._answered()
         if self._exchange is not None and self._missing_to and self.leader == member:
             self._exchange.need(member, self._missing_to)
-        if self._consensus.is_leader or self._consensus.has_committed_unapplied:
+        if self._consensus.can_advance:
             self._tick_is_due = True
         self._turn_soon()
 
@@ -584,7 +584,7 @@ class RaftNode:
         self._outbox.flush()
         self._flush_links()
         self._write()  # the disk works on the next group while this one is applied
-        if self._consensus.is_leader:
+        if self._consensus.can_advance:
             self._tick()
         elif not self._is_writing:
             self._idle.set()

@@ -4,8 +4,11 @@ A member that was away shortly catches up from that tail instead of needing a sn
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from raft.journal.log import LogEntry
 
 TRAILING_ENTRIES_MAX: Final = 10240
 """Applied entries kept for lagging members. Source: O47."""
@@ -23,16 +26,20 @@ class TrailingBounds:
 
 
 class TrailingEntries:
-    """The applied entries since the start, as batches.
+    """The applied entries that the log holds, as batches.
 
     Invariant: `_bytes` and `_entries` are those of all batches held.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Iterable[LogEntry] = (), applied_index: int = 0) -> None:
+        """Begin with those of `log` up to `applied_index`."""
         self._batches: deque[tuple[int, int, int]] = deque()  # last index, entries, bytes
         self._entries = 0
         self._bytes = 0
         self._trim_index = 0
+        for command, index, _ in log:
+            if index <= applied_index:
+                self.applied(index, 1, len(command))
 
     def applied(self, last_index: int, entries: int, size: int) -> None:
         """Count the entries up to `last_index`: `entries` and `size` bytes since the last call."""

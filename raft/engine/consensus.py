@@ -114,6 +114,11 @@ class Consensus:
         return self._kernel.commit_index() > self._kernel.applied_index() and self._ports.may_apply()
 
     @property
+    def can_advance(self) -> bool:
+        """Whether the next tick has entries to commit or to apply."""
+        return self._kernel.can_commit() or self.has_committed_unapplied
+
+    @property
     def is_taking_over(self) -> bool:
         """Whether the leader has asked this node to be elected."""
         return self._kernel.is_taking_over()

@@ -190,6 +190,10 @@ class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         index = self._SyncObj__noopIDx
         return None if index is None else int(index)
 
+    def can_commit(self) -> bool:
+        """Whether a leader's next tick may commit more."""
+        return self.is_leader() and self._committable_index() > self.commit_index()
+
     def next_heartbeat_s(self) -> float:
         """When a leader must send again."""
         return float(self._SyncObj__newAppendEntriesTime)

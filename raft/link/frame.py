@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 import google_crc32c
@@ -41,6 +42,9 @@ HEADER_FIXED_BYTES: Final = 128
 
 JOIN_BELOW_BYTES: Final = 16 * 1024
 """Parts that are smaller than this on average are joined: that costs less than to check each one."""
+
+NAMES_KEPT: Final = 256
+"""Names in headers that were checked and need not be again."""
 
 _GENESIS_SIZES: Final = (0, GENESIS_BYTES)
 _LENGTH: Final = struct.Struct("<H")
@@ -208,11 +212,8 @@ def _checked(encoded: pb.FrameHeader) -> Header:
     if encoded.kind not in _KINDS:
         raise WireError(f"kind {encoded.kind} of a frame; allowed: {', '.join(f'{kind:d}' for kind in FrameKind)}")
     kind = FrameKind(encoded.kind)
-    source = Member(encoded.source_node_id, encoded.source_incarnation)
-    check_member(source)
-    if not source.incarnation:
-        raise WireError("source_incarnation is empty; allowed: an incarnation")
-    check_member(Member(encoded.destination_node_id, ""))
+    source = _checked_source(encoded.source_node_id, encoded.source_incarnation)
+    _checked_destination(encoded.destination_node_id)
     count = check_integer("fragment_count", encoded.fragment_count, 1, FRAGMENTS_MAX if kind is FrameKind.DATA else 1)
     check_integer("body_size", encoded.body_size, 1 if kind is FrameKind.DATA else 0, MESSAGE_MAX_BYTES)
     return Header(
@@ -225,6 +226,20 @@ def _checked(encoded: pb.FrameHeader) -> Header:
         fragment_number=check_integer("fragment_number", encoded.fragment_number, 0, count - 1),
         fragment_count=count,
     )
+
+
+@lru_cache(maxsize=NAMES_KEPT)
+def _checked_source(node_id: str, incarnation: str) -> Member:
+    source = Member(node_id, incarnation)
+    check_member(source)
+    if not incarnation:
+        raise WireError("source_incarnation is empty; allowed: an incarnation")
+    return source
+
+
+@lru_cache(maxsize=NAMES_KEPT)
+def _checked_destination(node_id: str) -> None:
+    check_member(Member(node_id, ""))
 
 
 def encode_info(info: NodeInfo) -> bytes:

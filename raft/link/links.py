@@ -319,8 +319,7 @@ class Links:
         member = self._members.get(header.source.node_id)
         if self._is_rival(header, member):
             return
-        before, was_heard = peer.session.member, peer.is_heard
-        said = peer.heard_session
+        before, was_heard, said = peer.session.member, peer.is_heard, peer.heard_session
         is_reclaimed = header.source == member and before != member
         opening = peer.session.take_hello(
             header, own_session=self._session, is_forgotten=is_reclaimed or peer.heard_s + FORGET_S <= now
@@ -333,20 +332,23 @@ class Links:
             return
         peer.received_frames += 1
         peer.is_heard, peer.heard_s = True, now
-        is_new_info, peer.info = info != peer.info, info
-        is_proven = header.destination_session == self._session
         if opening.is_new:
             self._down(peer, "another incarnation runs" if twin else "it has begun a new session", before)
-        elif not is_proven:
+        elif header.destination_session != self._session:
             self._down(peer, "it does not hear us")
         if peer.heard_session != said:
             self._send_hello(peer)
         if peer.is_up and opening.is_gap:
             self._gap(peer, header.source)
-        if is_proven and not peer.is_up:
+        self._take_info(peer, header, info)
+
+    def _take_info(self, peer: _Peer, header: Header, info: NodeInfo) -> None:
+        """A hello was taken: the link is up if it hears us, and what it says may be new."""
+        is_new, peer.info = info != peer.info, info
+        if header.destination_session == self._session and not peer.is_up:
             peer.is_up = True
             self._events.on_up(header.source, info)
-        elif peer.is_up and is_new_info:
+        elif peer.is_up and is_new:
             self._events.on_info(header.source, info)
 
     def _is_rival(self, header: Header, member: Member | None) -> bool:

@@ -33,6 +33,9 @@ WRITE_HIGH_WATER: Final = 8 * 1024 * 1024
 WRITE_BUFFER_MAX: Final = 256 * 1024 * 1024
 """Bytes in the write buffer above which writes are dropped: the NATS server does not read any more."""
 
+READ_MAX_BYTES: Final = 1024 * 1024
+"""Most bytes of one read. With asyncio's 256 KiB a large message takes many, at a system call each."""
+
 PING_INTERVAL_S: Final = 20.0
 """Pause between two pings, seconds."""
 
@@ -291,6 +294,7 @@ class NatsConnection:
         rest = await dialled.take_over(wire)  # does not yield: no byte comes before on_connected
         loop = asyncio.get_running_loop()
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        transport.max_size = READ_MAX_BYTES  # type: ignore[attr-defined]  # of asyncio's socket transports; TLS has none
         if self._reading_paused:
             transport.pause_reading()
         self._lost = loop.create_future()
