@@ -5,12 +5,15 @@ import logging
 
 import pytest
 
+from raft.errors import WireError
 from raft.journal.log import LogEntry
 from raft.link.drops import QUIET_S
 from raft.link.frame import (
     FrameKind,
     Header,
     NodeInfo,
+    authenticate,
+    decode_frame,
     encode_frame,
     key_of,
 )
