@@ -102,7 +102,7 @@ class Admission:
         rivals = [one for one in self._learners if one.node_id == member.node_id and one != member]
         if known is not None and known.incarnation and known != member:
             rivals.append(known)
-        living = next((one for one in rivals if self.is_alive(one)), None)
+        living = next((one for one in rivals if one == self.core.me or self.is_alive(one)), None)
         if living is not None:
             logger.error(
                 'node "%s" asks to join with another journal, but a node of that id is running: refused', member.node_id

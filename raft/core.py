@@ -13,6 +13,7 @@ It puts around the engine what the engine lacks or gets wrong. Rules:
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from raft.election import Ballot, Stickiness, is_up_to_date
 from raft.engine import CONFIGURATION, Consensus, EnginePorts, RandomSource, Role, Timing
@@ -36,6 +37,9 @@ from raft.messages import (
 from raft.sender import Sender
 
 logger = logging.getLogger(__name__)
+
+UNAPPLIED_MAX_BYTES: Final = 256 * 1024 * 1024
+"""A member that lacks the state before its log takes no more entries at this size of the log, bytes, until it has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,10 +289,26 @@ class Core:
         self._pre_votes.close()
         return True
 
+    def heard_part(self, member: Member) -> bool:
+        """A piece of a large message has come; whether it is the leader's, who lives: no election for it (F6)."""
+        if self.consensus.is_leader or member != self.consensus.leader:
+            return False
+        self._stickiness.heard_s = self._clock()
+        self._pre_votes.close()
+        self.consensus.postpone_election()
+        return True
+
     def _append(self, member: Member, message: Append) -> None:
         if not self._accepts_leader(member, message.term):
             return
         committed = max(self.consensus.commit_index, self.consensus.applied_index)
+        if message.entries and not self._ports.may_apply() and self._log.bytes_in_memory > UNAPPLIED_MAX_BYTES:
+            self.consensus.heartbeat(member, message.term)  # nothing can be applied or trimmed: take no more (R20)
+            self._ports.send(
+                member,
+                AppendResponse(self.consensus.term, committed + 1, message.round, is_success=False, is_rejection=False),
+            )
+            return
         self._log.begin_append()
         try:
             self.consensus.append(member, message)

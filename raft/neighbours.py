@@ -47,6 +47,8 @@ class NeighbourPorts:
     message: Callable[[Member, Message], None]
     changed: Callable[[], None]
     """A node came, went or said something new about itself."""
+    part: Callable[[Member], None] = lambda _member: None
+    """A piece of a large message has come: its sender lives, though nothing behind it can arrive yet."""
 
 
 class Neighbours:
@@ -162,6 +164,11 @@ class Neighbours:
     def on_gap(self, member: Member) -> None:
         """Something from that node was lost on the way: what we sent may be, too."""
         self._ports.connected(member)
+
+    def on_part(self, member: Member) -> None:
+        """A piece of a message of a node whose link is up."""
+        if member not in self._foreign:
+            self._ports.part(member)
 
     def on_message(self, member: Member, message: Message) -> None:
         """A message of a node whose link is up."""

@@ -120,6 +120,7 @@ class RaftNode:
                 connected=self._connected,
                 disconnected=self._disconnected,
                 message=self._received,
+                part=self._received_part,
                 changed=events.link_changed,
             )
             self._neighbours = Neighbours(member, network, ports, self._loop.time)
@@ -354,13 +355,19 @@ class RaftNode:
         if self._outbox.put(member, message, self._log.lsn) or not isinstance(message, AppendResponse):
             return
         # The disk is busy: tell the leader at once that it was heard, or its lease would depend on our disk.
+        self._sign(member, message.term, message.next_index, message.round)
+
+    def _sign(self, leader: Member, term: int, next_index: int, number: int) -> None:
+        """Tell a leader that it was heard, no more, and not too often."""
         now = self._loop.time()
         if now - self._signed_s >= self._timing.heartbeat_s / 2:
             self._signed_s = now
-            self._send_now(
-                member,
-                AppendResponse(message.term, message.next_index, message.round, is_success=False, is_rejection=False),
-            )
+            self._send_now(leader, AppendResponse(term, next_index, number, is_success=False, is_rejection=False))
+
+    def _received_part(self, member: Member) -> None:
+        """Behind a large message on a slow link nothing else arrives: the leader keeps its role, though not its lease."""
+        if not self._is_closed and self._core.heard_part(member):
+            self._sign(member, self._consensus.term, 0, 0)
 
     def _send_now(self, member: Member, message: Message) -> None:
         if self._neighbours is not None:
@@ -497,6 +504,7 @@ class RaftNode:
     def _admission_changed(self) -> None:
         """Do the next step of the wanted changes of the configuration."""
         self._admission.advance()
+        self._lease.update()  # of whoever is alone now nobody answers
         self._configure()
         if self._admission.has_removed_us:
             self._events.removed()
@@ -509,10 +517,8 @@ class RaftNode:
         now = self._loop.time()
         if self._neighbours is not None and self._neighbours.next_deadline() <= now:
             self._neighbours.tick()
-        if self._exchange is not None:
-            deadline = self._exchange.next_deadline()
-            if deadline is not None and deadline <= now:
-                self._exchange.tick()
+        if self._exchange is not None and self._exchange.next_deadline() <= now:
+            self._exchange.tick()
         if self._admission.is_busy:
             self._admission_changed()
         self._tick()
@@ -541,9 +547,8 @@ class RaftNode:
         deadlines = [self._core.next_deadline_s]
         if self._neighbours is not None:
             deadlines.append(self._neighbours.next_deadline())
-        exchange = None if self._exchange is None else self._exchange.next_deadline()
-        if exchange is not None:
-            deadlines.append(exchange)
+        if self._exchange is not None:
+            deadlines.append(self._exchange.next_deadline())
         deadline = min(deadlines)
         self._wakeup.set(None if deadline == float("inf") else deadline)
 

@@ -11,6 +11,7 @@ Rules, each against a way in which the stock sender loses or never converges:
 State lives for one term of leadership.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from typing import Final
 from raft.journal.log import BASE_COMMAND, Log, LogEntry
 from raft.membership import Member
 from raft.messages import Append, AppendResponse, SnapshotOffer
+
+logger = logging.getLogger(__name__)
 
 WINDOW_MESSAGES: Final = 64
 """Most appends with entries under way to one member."""
@@ -51,6 +54,9 @@ class Progress:
     barrier: int = 0
     """Last round of those sent before the last rejection or reconnect: rejections of these say nothing new."""
     is_probing: bool = True
+    probe_round: int = 0
+    probe_index: int = 0
+    """The first message since `probe`, 0 if there was none, and the index that its entries follow."""
     heard_s: float = 0.0
     confirmed_s: float = -1.0
     """When the newest message was sent that it has answered."""
@@ -66,6 +72,7 @@ class Progress:
     def probe(self) -> None:
         """Forget what is under way and ask with one message."""
         self.is_probing = True
+        self.probe_round = 0
         self.barrier = self.round
         self.in_flight.clear()
         self.in_flight_bytes = 0
@@ -158,6 +165,18 @@ class Sender:
                 progress.next_index = progress.match_index + 1
             progress.next_index = max(progress.next_index, progress.match_index + 1)
         elif answer.is_rejection and answer.round > progress.barrier:
+            if (
+                answer.round == progress.probe_round
+                and progress.probe_index <= progress.match_index >= answer.next_index
+            ):
+                # It rejects what follows an entry that it acknowledged: its journal was not synced and power failed (O418).
+                logger.error(
+                    "a member has lost entries that it had acknowledged node=%s acknowledged=%d has_at_most=%d",
+                    progress.member.key,
+                    progress.match_index,
+                    answer.next_index - 1,
+                )
+                progress.match_index = min(progress.match_index, answer.next_index - 1)
             progress.next_index = min(max(answer.next_index, progress.match_index + 1), last + 1)
             progress.probe()
         return progress
@@ -183,6 +202,8 @@ class Sender:
                 progress.in_flight.append((self._round + 1, size))
                 progress.in_flight_bytes += size
             self._note(progress, now)
+            if progress.is_probing and not progress.probe_round:
+                progress.probe_round, progress.probe_index = progress.round, previous[1]
             self._send(
                 progress.member,
                 Append(self.term, self._commit_index(), previous[1], previous[2], progress.round, entries),

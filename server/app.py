@@ -329,25 +329,25 @@ class Node:
         assert self._connection is not None
         assert self._outbox is not None
         assert self._raft is not None
-        self._leadership = leadership = Leadership(
-            Ports(
-                options=self._options,
-                core=self._core,
-                store=self._data.store,
-                connection=self._connection,
-                outbox=self._outbox,
-                loop=self._loop,
-                propose=self._raft.propose,
-                limit_warnings=self._limit_warnings,
-                is_clustered=self._cluster is not None,
-                is_confirmed=lambda: _not_none(self._raft).is_confirmed,
-                wall_ns=self._clock.now_ns,
-                monotonic_ns=self._clock.monotonic_ns,
-                on_fatal=self._fail_all,
-                is_disk_low=self._disk_watch is not None and self._disk_watch.is_low,
-            )
-        )
         try:
+            self._leadership = leadership = Leadership(
+                Ports(
+                    options=self._options,
+                    core=self._core,
+                    store=self._data.store,
+                    connection=self._connection,
+                    outbox=self._outbox,
+                    loop=self._loop,
+                    propose=self._raft.propose,
+                    limit_warnings=self._limit_warnings,
+                    is_clustered=self._cluster is not None,
+                    is_confirmed=lambda: _not_none(self._raft).is_confirmed,
+                    wall_ns=self._clock.now_ns,
+                    monotonic_ns=self._clock.monotonic_ns,
+                    on_fatal=self._fail_all,
+                    is_disk_low=self._disk_watch is not None and self._disk_watch.is_low,
+                )
+            )
             await leadership.begin()
         except Exception as error:  # noqa: BLE001  the top of the task: the node ends, with the reason
             if self._begun.done():

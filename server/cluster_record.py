@@ -26,6 +26,8 @@ class ClusterRecord:
     cluster_id: str
     node_id: str
     log_path: Path
+    has_joined: bool = True
+    """The journal was a member once: if it is none any more the operator has removed it, and it does not ask to join again."""
 
     @property
     def journal_directory(self) -> Path:
@@ -49,7 +51,10 @@ def read_record(directory: Path) -> ClusterRecord | None:
     if version != RECORD_FORMAT_VERSION:
         raise DataError(f'"{file}" has format version {version}, this program supports {RECORD_FORMAT_VERSION} only')
     return ClusterRecord(
-        cluster_id=str(fields["cluster_id"]), node_id=str(fields["node_id"]), log_path=Path(str(fields["log_path"]))
+        cluster_id=str(fields["cluster_id"]),
+        node_id=str(fields["node_id"]),
+        log_path=Path(str(fields["log_path"])),
+        has_joined=bool(fields.get("has_joined", True)),
     )
 
 
@@ -61,6 +66,7 @@ def write_record(directory: Path, record: ClusterRecord) -> None:
         "cluster_id": record.cluster_id,
         "node_id": record.node_id,
         "log_path": str(record.log_path),
+        "has_joined": record.has_joined,
     }
     file = directory / RECORD_FILE
     temporary = file.with_suffix(".tmp")

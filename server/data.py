@@ -7,7 +7,7 @@ store, which the next start completes; a store without its journal has lost ackn
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raft.engine import CONFIGURATION
@@ -16,7 +16,7 @@ from raft.journal.identity import sync_directory
 from raft.journal.log import Log
 from raft.journal.writer import FileWriter, JournalWriter, MemoryWriter
 from raft.membership import Member, decode_configuration
-from server.cluster_record import write_record
+from server.cluster_record import read_record, write_record
 from server.config.model import Options
 from server.data_place import NOT_STANDALONE_TEXT, Place, find_place, random_node_id
 from server.errors import DataError
@@ -44,6 +44,16 @@ class Data:
     log: Log
     writer: JournalWriter
     store: Store
+    has_joined: bool = True
+    """Clustered: this member was part of its cluster once."""
+
+    def note_joined(self) -> None:
+        """It is now. Blocks for a sync the first time."""
+        if not self.has_joined and self.directory is not None:
+            record = read_record(self.directory)
+            assert record is not None
+            write_record(self.directory, replace(record, has_joined=True))
+        self.has_joined = True
 
     def close(self) -> None:
         """Write what is pending and let go of everything, journal first. Blocks."""
@@ -137,6 +147,7 @@ def open_data(
         log=journal.log,
         writer=writer,
         store=store,
+        has_joined=place.has_joined,
     )
     try:
         _finish(data, place)

@@ -45,6 +45,8 @@ class Place:
     has_store: bool
     record: ClusterRecord | None = None
     """To be stored once the journal is open; None = nothing to store."""
+    has_joined: bool = True
+    """Clustered: the journal was a member once."""
     was_clustered: bool = False
     """Standalone now, on data of a cluster: allowed only if that had no other node."""
 
@@ -114,7 +116,12 @@ def _clustered(
     log_path = cluster.log_path_of(cluster_id, node_id)
     journal = log_path / cluster_id
     found = read_identity(journal)
-    wanted = ClusterRecord(cluster_id=cluster_id, node_id=node_id, log_path=log_path.absolute())
+    wanted = ClusterRecord(
+        cluster_id=cluster_id,
+        node_id=node_id,
+        log_path=log_path.absolute(),
+        has_joined=found is not None and record is not None and record.has_joined,
+    )
     if found is not None:
         _check_cluster_id(cluster_id, found.cluster_id)
         _check_same(journal, found, stored)
@@ -133,6 +140,7 @@ def _clustered(
         has_journal=found is not None,
         has_store=stored is not None,
         record=None if record == wanted else wanted,
+        has_joined=wanted.has_joined,
     )
 
 

@@ -90,6 +90,9 @@ class LinkEvents(Protocol):
     def on_gap(self, member: Member) -> None:
         """Something that a member that is up has sent was lost."""
 
+    def on_part(self, member: Member) -> None:
+        """A slice of a message of a member that is up, whose end is still to come."""
+
     def on_message(self, member: Member, message: Message) -> None:
         """A message of a member that is up."""
 
@@ -383,6 +386,8 @@ class Links:
         if arrival.is_gap:
             self._gap(peer, header.source)
         if arrival.message is None:
+            if arrival.dropped is None:
+                self._events.on_part(header.source)
             return
         try:
             message = decode(arrival.message)

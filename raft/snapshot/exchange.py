@@ -1,6 +1,7 @@
 """Gives snapshots to members that need one, and gets one when this node does. Wires server, puller and state machine."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +77,10 @@ class SnapshotExchange:
         """A snapshot that ends before this leads nowhere."""
         self._server.renew_below(index)
 
-    def next_deadline(self) -> float | None:
-        """Clock time at which `tick` has something to do."""
-        deadlines = [one for one in (self._server.next_deadline(), self._puller.next_deadline()) if one is not None]
-        return min(deadlines, default=None)
+    def next_deadline(self) -> float:
+        """Clock time at which `tick` has something to do; infinity if never."""
+        deadlines = (self._server.next_deadline(), self._puller.next_deadline())
+        return min((one for one in deadlines if one is not None), default=math.inf)
 
     def tick(self) -> None:
         """Ask again for what did not come; let go of what nobody fetches."""

@@ -124,8 +124,10 @@ class RaftConnection:
         if target:
             self._connection.write((b"PUB %b %d\r\n" % (target, len(payload)), payload, b"\r\n"))
 
-    async def request(self, subject: str, payload: bytes, timeout_s: float) -> bytes | None:
-        """The first answer; None when nobody answered in time or nobody listens."""
+    async def request(
+        self, subject: str, payload: bytes, timeout_s: float, *, on_nobody: Callable[[], None] = lambda: None
+    ) -> bytes | None:
+        """The first answer; None when nobody answered in time or nobody listens, which `on_nobody` is told."""
         self._requests += 1
         reply = f"{self._inbox}.{self._requests}".encode()
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
@@ -135,9 +137,13 @@ class RaftConnection:
                 self._connection.write(
                     (b"PUB %b %b %d\r\n" % (subject.encode(), reply, len(payload)), payload, b"\r\n")
                 )
-                return await answer
+                found = await answer
         except TimeoutError:
             return None
+        else:
+            if found is None:
+                on_nobody()
+            return found
         finally:
             del self._answers[reply]
 

@@ -38,13 +38,17 @@ class Founding:
         self._connection = connection
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._is_heard = False
+        """The last time this node asked, somebody listened, whether that one has answered or not."""
 
     def changed(self) -> None:
         """Look again."""
         self._changed.set()
 
-    async def run(self, *, peers: Sequence[str], bootstrap: bool) -> None:
-        """Return when this node is a member, or never will be by itself.
+    async def run(self, *, peers: Sequence[str], bootstrap: bool, has_joined: bool = True) -> None:
+        """Return when this node is a member, or never will be by itself, since it was one and was removed.
+
+        `has_joined`: it was a member once. One that was killed while it caught up was none: it asks again.
 
         Raises:
             JoinError: nobody has accepted it, and it has no other way (O403).
@@ -54,27 +58,35 @@ class Founding:
         if node.is_new and peers:
             await self._found(peers)
         elif node.is_new and bootstrap:
-            if await self._ask() is None:
+            # Members listen though they do not lead: while one is silent a cluster exists, which elects a leader perhaps.
+            while (leader_id := await self._ask()) is None and self._is_heard and node.is_new:
+                logger.info(
+                    "a cluster exists and has no leader yet: this node waits for one in spite of --cluster_bootstrap"
+                )
+            if leader_id is None and node.is_new:
                 self._form(Configuration.of(_genesis(), [node.member]))
             else:
                 logger.warning("a cluster exists already: this node joins it in spite of --cluster_bootstrap")
         elif node.is_new:
             await self._join()
-        elif node.configuration is not None and not self._is_member:
+        elif has_joined and node.configuration is not None and not self.is_member:
             logger.warning(
                 "this node is no member of its cluster, which has %s: add it with a request, or start it with empty"
                 " directories to have it join",
                 ", ".join(node.configuration.node_ids),
             )
             return
-        while not self._is_member:  # accepted: entries or a snapshot are on their way
+        # Whoever asks learns that there is a cluster; only a leader answers.
+        self._connection.listen(self._connection.subjects.join, lambda _payload, _reply: None)
+        while not self.is_member:  # accepted: entries or a snapshot are on their way
             await self._wait(ACCEPTED_WAIT_S)
-            if not self._is_member:
+            if not self.is_member:
                 await self._ask()
         node.listen_to(())
 
     @property
-    def _is_member(self) -> bool:
+    def is_member(self) -> bool:
+        """Whether this node belongs to the cluster, as far as it knows."""
         configuration = self._node.configuration
         return configuration is not None and self._node.member in configuration.members
 
@@ -114,8 +126,13 @@ class Founding:
         loop = self._loop
         until = loop.time() + JOIN_INTERVAL_S
         leader_id = None
+        self._is_heard = False
         while leader_id is None and (left := until - loop.time()) > 0:
-            answer = await self._connection.request(self._connection.subjects.join, request.SerializeToString(), left)
+            is_nobody = asyncio.Event()
+            answer = await self._connection.request(
+                self._connection.subjects.join, request.SerializeToString(), left, on_nobody=is_nobody.set
+            )
+            self._is_heard |= not is_nobody.is_set()
             leader_id = _accepted(answer)
             if leader_id is None:
                 await asyncio.sleep(max(0.0, min(JOIN_INTERVAL_S / 4, until - loop.time())))

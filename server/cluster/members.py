@@ -86,7 +86,7 @@ class MemberRequests:
             logger.error("Error %s node %s: %s", verb, quote(node_id), error)
             self._connection.publish(reply, f"-ERR {verb} node {quote(node_id)}: {error}".encode())
 
-        if verb == "adding" and not is_node_id(node_id):
+        if verb == "adding" and not (is_node_id(node_id) and node_id.encode() == payload):
             done(INVALID_ID)
         else:
             change(node_id, done)

@@ -41,6 +41,7 @@ class ClusterNode:
     ) -> None:
         assert data.directory is not None
         self._options = options
+        self._data = data
         self._loop = loop
         self._on_fatal = on_fatal
         self._node: RaftNode | None = None
@@ -118,7 +119,11 @@ class ClusterNode:
     async def _found(self, founding: Founding) -> None:
         assert self._node is not None
         try:
-            await founding.run(peers=self._options.peers, bootstrap=self._options.bootstrap)
+            await founding.run(
+                peers=self._options.peers, bootstrap=self._options.bootstrap, has_joined=self._data.has_joined
+            )
+            if founding.is_member:
+                self._data.note_joined()
         except Exception as error:  # noqa: BLE001  the top of the task: the node ends, with the reason
             self._on_fatal(error)
 

@@ -98,7 +98,7 @@ def test_first_start(opened, tmp_path):
     data.close()
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [RECORD_FILE, STORE_DIRECTORY, "store.lock"]
     assert read_record(tmp_path / "data") == ClusterRecord(
-        cluster_id="c", node_id="a", log_path=tmp_path / "logs" / "a"
+        cluster_id="c", node_id="a", log_path=tmp_path / "logs" / "a", has_joined=False
     )
 
 

@@ -50,6 +50,9 @@ class Node:
     def on_gap(self, member):
         self._tell("gap", member)
 
+    def on_part(self, member):
+        """Told of every slice but a message's last: of no interest here."""
+
     def on_message(self, member, message):
         self._tell("message", member, message)
 
