@@ -77,7 +77,7 @@ class Core:
         random: RandomSource,
         timing: Timing,
     ) -> None:
-        """`applied` is the state machine's configuration as of `applied_index`."""
+        """`applied` is the state machine's configuration as of `applied_index`; None if it has none, or not the last one."""
         self.me = me
         self._log = log
         self._ports = ports
@@ -164,7 +164,7 @@ class Core:
 
     def start(self) -> None:
         """A node alone in its configuration leads without waiting."""
-        if self.is_alone:
+        if self.is_alone and self._may_stand:
             self.consensus.elect()
 
     def form(self, configuration: Configuration) -> None:

@@ -137,7 +137,7 @@ class RaftNode:
                 snapshot_needed=self._snapshot_needed,
                 configuration_changed=self._configuration_changed,
             ),
-            applied=_configuration_of(state_machine),
+            applied=None if self._missing_to else _configuration_of(state_machine),  # else it may be of long ago
             applied_index=self._applier.index,
             clock=self._loop.time,
             random=Random(SystemRandom().getrandbits(64)) if random is None else random,  # noqa: S311  it spreads timeouts
@@ -185,7 +185,7 @@ class RaftNode:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether this leader is certain, now, that no other can have been elected (B401). Cheap."""
+        """Whether this leader is certain, now, that no other was elected (B401). Cheap."""
         return self._lease.is_confirmed
 
     @property
@@ -354,7 +354,7 @@ class RaftNode:
     def _send(self, member: Member, message: Message) -> None:
         if self._outbox.put(member, message, self._log.lsn) or not isinstance(message, AppendResponse):
             return
-        # The disk is busy: tell the leader at once that it was heard, or its lease would depend on our disk.
+        # The disk is busy: tell the leader that it was heard, or its lease would depend on our disk.
         self._sign(member, message.term, message.next_index, message.round)
 
     def _sign(self, leader: Member, term: int, next_index: int, number: int) -> None:

@@ -6,7 +6,7 @@
 Round k has the seed S + k - 1 and takes the fault classes in turn; `F3+F9` is two classes at the same time. The first
 failed round leaves a folder (seed, timeline, history, deliveries, logs, stores) and prints the command that repeats
 it; the rounds go on. A class that this machine does not allow is reported with the reason and counted as not run. Exit
-status 1 on violations. Run as root, or everything inside `unshare -Urnm`; docs/fault-record.md says what is missed without.
+status 1 on violations. Run as root; docs/fault-record.md says how to run without, and what is missed then.
 """
 
 import argparse
@@ -117,7 +117,7 @@ def run_rounds(options: argparse.Namespace, classes: Sequence[tuple[str, ...]]) 
         campaign.results.append(result)
         print(line_of(result), flush=True)
         for violation in result.violations:
-            print(f"  {violation}", flush=True)
+            print(f"  {str(violation).splitlines()[0]}", flush=True)  # with logs, if any, in the folder
         if result.folder is not None:
             has_kept = True
             print(f"  kept {result.folder}; again: {artefacts.repeat_command(settings)}", flush=True)

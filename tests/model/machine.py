@@ -48,6 +48,9 @@ milliseconds = st.one_of(
     st.integers(1, 30), st.integers(30, 400), st.sampled_from([500, 985, 999, 1000, 1001]), st.integers(1000, 7000)
 )
 
+REFUSALS = ("node is not the leader", "leadership lost while committing log")
+"""B400, B402."""
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -121,6 +124,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.answers: dict[str, list[bytes]] = {}
         self.published = 0
         self.held: list[tuple[str, bytes, int]] = []
+        self.is_crashing = False
+        """The process has died: what it still said about its publishes may be an error (B400, B402)."""
         self.owed: Counter[str] = Counter()
         """Guids of publishes without a PubAck so far."""
         self.calm = 0
@@ -418,6 +423,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def crash(self, away_ms: int, behind: int, surviving: int) -> None:
         """The process dies; what it proposed may or may not be committed."""
         certain_ns = (self.model.held_since_ns or self.core.wall_ns()) - PROGRESS_NS
+        self.is_crashing = True
         self.core.crash(surviving)
         for history in self.histories.values():
             history.crashed(certain_ns)
@@ -427,6 +433,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         model, core = self.model, self.core
         self.calm = 0
         self._take_events()
+        self.is_crashing = False
         if is_clean and +self.owed:
             raise DisagreementError(f"B98 B424 no PubAck before the stop: {sorted(+self.owed)}")
         stopped_ns = core.wall_ns()
@@ -549,7 +556,8 @@ class DeliveryMachine(RuleBasedStateMachine):
             self._delivery(event)
         elif event.subject == "acks":
             pub_ack = pb.PubAck.FromString(event.payload)
-            if pub_ack.error or not self.owed[pub_ack.guid]:
+            is_refused = self.is_crashing and pub_ack.error in REFUSALS
+            if (pub_ack.error and not is_refused) or not self.owed[pub_ack.guid]:
                 raise DisagreementError(f"B98 PubAck {pub_ack}")
             self.owed[pub_ack.guid] -= 1
         else:

@@ -22,7 +22,7 @@ FAKETIME_LIBRARIES: Final = (
 )
 """Where distributions put the library for programs with threads."""
 
-AS_ROOT: Final = "run as root, or everything inside `unshare -Urnm`"
+AS_ROOT: Final = "run as root, or everything inside `unshare -Urnm` with a tmpfs mounted on /run"
 
 
 class Capability(StrEnum):

@@ -90,7 +90,9 @@ class Cluster:
         for node in self.nodes.values():
             node.start_nats()
         for node in self.nodes.values():
-            node.start()
+            node.spawn()
+        for node in self.nodes.values():
+            node.wait_started()
 
     def close(self) -> None:
         """Ends every process and removes everything that was made."""
@@ -155,7 +157,7 @@ class Cluster:
     def power_cut(self, nodes: Sequence[Node]) -> None:
         """These nodes lose power at the same moment and get it back; neither of their processes is started."""
         for node in nodes:
-            node.server.expect_end()
+            node.server.expect_end()  # a failing write may end it before we do
             node.disk.cut_power()
         for node in nodes:
             node.kill()
@@ -174,6 +176,7 @@ class Cluster:
         done = []
         for node in self.nodes.values():
             node.disk.free()
+            node.call_faults.detach()
             node.nats.resume()
             node.server.resume()
             if self.settings.is_clock_faked:

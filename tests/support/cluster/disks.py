@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Final, Protocol
 
-from tests.support.cluster.commands import NAME_PREFIX, is_alive, maker_of, run
+from tests.support.cluster.commands import NAME_PREFIX, CommandError, is_alive, maker_of, run
 
 FS_IOC_SHUTDOWN: Final = 0x8004587D
 """Source: ext4.h, EXT4_IOC_SHUTDOWN."""
@@ -142,8 +142,13 @@ class ImageDisk:
 
 def unmount(mount_point: Path) -> None:
     """Unmounts what is mounted there, if anything is; at the latest when the last process lets go of it."""
-    if str(mount_point) in _mount_points():
+    if str(mount_point) not in _mount_points():
+        return
+    try:
         run("umount", "--lazy", str(mount_point))
+    except CommandError:
+        if str(mount_point) in _mount_points():  # else another run has removed the same leftover meanwhile
+            raise
 
 
 def remove_leftovers() -> list[str]:

@@ -7,6 +7,7 @@ a crashed run left behind is found and removed by the next one.
 import ctypes
 import itertools
 import os
+import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tests.support.cluster.commands import NAME_PREFIX, CommandError, is_alive, maker_of, run
+from tests.support.cluster.commands import NAME_PREFIX, TIMEOUT_S, CommandError, is_alive, maker_of, run
 from tests.support.ports import HOST, free_port
 
 NAMESPACE_DIRECTORY: Final = Path("/run/netns")
@@ -149,19 +150,32 @@ def enter_namespace(namespace: str) -> None:
 
 
 def remove_namespace(name: str) -> None:
-    """Kills the processes in a namespace of ours and removes it; a name that is not there is no error."""
+    """Kills the processes in a namespace of ours and removes it; a name that is not there is no error.
+
+    Another run may be removing the same leftover at the same time: what it has done already is done.
+    """
     assert maker_of(name) is not None, name
-    if not (NAMESPACE_DIRECTORY / name).exists():
-        return
+    path = NAMESPACE_DIRECTORY / name
+    with suppress(CommandError):  # the name is there, the namespace is not: a crash between the two
+        for pid in run("ip", "netns", "pids", name).split():
+            if int(pid) != os.getpid():
+                _kill(int(pid))
     try:
-        pids = run("ip", "netns", "pids", name).split()
+        run("ip", "netns", "del", name)
     except CommandError:
-        pids = []  # the name is there, the namespace is not: a crash between the two
-    for pid in pids:
-        if int(pid) != os.getpid():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-    run("ip", "netns", "del", name)
+        if path.exists():
+            raise
+
+
+def _kill(pid: int) -> None:
+    """Kill -9 of a process that need not be a child; returns when it has ended."""
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            select.select([descriptor], [], [], TIMEOUT_S)
+        finally:
+            os.close(descriptor)
 
 
 def remove_leftovers() -> list[str]:

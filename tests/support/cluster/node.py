@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from server.natsd.binary import find
+from tests.support.cluster.call_faults import CallFaults
 from tests.support.cluster.capabilities import faketime_library
 from tests.support.cluster.disks import Disk
 from tests.support.cluster.namespaces import Place
@@ -64,11 +65,14 @@ class Node:
         changed: threading.Condition,
     ) -> None:
         self.name = place.node
+        self.node_id = place.node
+        """Option -cluster_node_id: the name, until disks are swapped."""
         self.place = place
         self.disk = disk
         self.settings = settings
         self.nats = LoggedProcess(f"nats-{self.name}", changed)
         self.server = LoggedProcess(f"server-{self.name}", changed)
+        self.call_faults = CallFaults()
         self.is_damaged = False
         """Whether its files were tampered with: it may refuse to start then, and be replaced by an empty node."""
         self.kills = 0
@@ -128,10 +132,15 @@ class Node:
     def start(self) -> None:
         """Starts the streaming server; returns when it has opened its store. Raises ProcessWaitError."""
         self.spawn()
+        self.wait_started()
+
+    def wait_started(self) -> None:
+        """Returns when the store is open; raises ProcessWaitError."""
         self.server.wait_for_line(STARTED_TEXT, timeout_s=START_TIMEOUT_S)
 
     def kill(self) -> None:
         """Kill -9 of the streaming server."""
+        self.call_faults.detach()
         if self.server.is_running:
             self.kills += 1
         self.server.kill()
@@ -141,7 +150,7 @@ class Node:
         command = [*self.place.prefix, sys.executable, "-m", "server", "-a", "127.0.0.1", "-ns", self.place.url]
         command += ["-cid", settings.cluster_id, "-st", "FILE", "-dir", str(self.data_directory)]
         if settings.clustered:
-            command += ["-clustered", "-cluster_node_id", self.name, "-cluster_peers", ",".join(self._names)]
+            command += ["-clustered", "-cluster_node_id", self.node_id, "-cluster_peers", ",".join(self._names)]
             command += ["-cluster_log_path", str(self.log_directory), "-cluster_raft_logging"]
         return [*command, *settings.options]
 
@@ -174,7 +183,7 @@ class Node:
         self.is_damaged = False
 
     def swap_directories(self, other: "Node") -> None:
-        """The two stopped nodes have each other's files: the node ids in them decide who is who (O405)."""
+        """The two stopped nodes have each other's files, and with them each other's node id (O405)."""
         assert not self.server.is_running
         assert not other.server.is_running
         for mine, theirs in zip(self.directories, other.directories, strict=True):
@@ -182,18 +191,12 @@ class Node:
             shutil.move(mine, aside)
             shutil.move(theirs, mine)
             shutil.move(aside, theirs)
-
-    # ---- its machine
-
-    def cut_power(self) -> None:
-        """The disk dies first, then both processes; `restore_power` before anything is started again."""
-        self.server.expect_end()  # the first failing write may end it before we do
-        self.disk.cut_power()
-        self.kill()
-        self.nats.kill()
+        self.node_id, other.node_id = other.node_id, self.node_id
+        self.is_damaged, other.is_damaged = other.is_damaged, self.is_damaged
 
     def close(self) -> None:
         """Ends both processes and removes the disk."""
+        self.call_faults.detach()
         self.server.kill()
         self.nats.kill()
         self.disk.close()

@@ -378,7 +378,16 @@ class TestJournalAndSnapshots:
         nodes = Nodes(loop, "a", of="a")
         nodes.stop("a")
         with pytest.raises(RecoveryError, match="begins with entry 20"):
-            nodes.start("a", entries(20, 25, 1), Store(5, 1, "a"))
+            nodes.start("a", [*entries(20, 24, 1), (founded("a")[1][0], 25, 1)], Store(5, 1, "a"))
+
+    def test_members_of_long_ago_do_not_count(self, loop):
+        """A store that lacks entries may say that this node is alone, as it was when it began: it elects nobody by that."""
+        nodes = Nodes(loop, "a", of="a")
+        nodes.stop("a")
+        machine = nodes.start("a", entries(20, 25, 1), Store(5, 1, "a"))
+        nodes.move(10)
+        assert machine.node.role is Role.FOLLOWER
+        assert machine.node.configuration is None
 
     def test_leader_that_has_no_snapshot_is_asked_again(self, loop):
         """A full disk at the leader delays, and ends nothing."""
