@@ -11,6 +11,7 @@ Rules:
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -31,6 +32,9 @@ APPEARANCE_S: Final = 1.0
 
 LEARNER_SILENCE_S: Final = 60.0
 """A newcomer that was not heard for so long is given up, seconds."""
+
+COMPLAINT_S: Final = 10.0
+"""Between two log lines about a node that is refused, seconds; it asks again every second."""
 
 NOT_LEADER: Final = "node is not the leader"
 LOST: Final = "leadership lost"
@@ -66,6 +70,7 @@ class Admission:
     _learners: dict[Member, float] = field(default_factory=dict)
     """When each was last up."""
     _changes: list[_Change] = field(default_factory=list)
+    _complained_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_busy(self) -> bool:
@@ -88,6 +93,7 @@ class Admission:
         """Leadership is over."""
         self._is_open = self.has_removed_us = False
         self._learners.clear()
+        self._complained_s.clear()
         changes, self._changes = self._changes, []
         for change in changes:
             change.done(LOST)
@@ -104,9 +110,12 @@ class Admission:
             rivals.append(known)
         living = next((one for one in rivals if one == self.core.me or self.is_alive(one)), None)
         if living is not None:
-            logger.error(
-                'node "%s" asks to join with another journal, but a node of that id is running: refused', member.node_id
-            )
+            if self.clock() - self._complained_s.get(member.node_id, -math.inf) >= COMPLAINT_S:
+                self._complained_s[member.node_id] = self.clock()
+                logger.error(
+                    'node "%s" asks to join with another journal, but a node of that id is running: refused',
+                    member.node_id,
+                )
             done(f'another running node has the id "{member.node_id}"')
             return
         if known != member and member not in self._learners:

@@ -135,7 +135,8 @@ class Founding:
             self._is_heard |= not is_nobody.is_set()
             leader_id = _accepted(answer)
             if leader_id is None:
-                await asyncio.sleep(max(0.0, min(JOIN_INTERVAL_S / 4, until - loop.time())))
+                pause_s = JOIN_INTERVAL_S if answer is not None else JOIN_INTERVAL_S / 4
+                await asyncio.sleep(max(0.0, min(pause_s, until - loop.time())))
         if leader_id is not None:
             self._node.listen_to((leader_id,))
         return leader_id
