@@ -165,6 +165,7 @@ class Links:
         self._members: dict[str, Member] = {}
         self._hello_heard_s: dict[Member, float] = {}  # of whoever said hello lately
         self._peers: dict[str, _Peer] = {}
+        self._sequence_floor = 0  # of frames to nodes that were forgotten
         self._self = _Peer(me.node_id)
         self._hello_s = clock()
         self._drops = Drops(clock)
@@ -183,12 +184,12 @@ class Links:
         self._targets = tuple(sorted(set(node_ids) - {self._me.node_id}))
         for node_id in self._targets:
             if node_id not in self._peers:
-                self._peers[node_id] = _Peer(node_id)
+                self._add(node_id)
             if node_id not in known:
                 self._send_hello(self._peers[node_id])
         for node_id in sorted(known.difference(self._targets)):
             if self._peers[node_id].session.member is None:
-                del self._peers[node_id]
+                self._forget(node_id)
 
     def set_members(self, members: Iterable[Member]) -> None:
         """Of two processes with one node id the one among these is heard, as long as it lives."""
@@ -404,9 +405,17 @@ class Links:
                 silent = [one for one in self._peers.values() if not one.is_heard and one.node_id not in self._targets]
                 if not silent:
                     return None
-                del self._peers[min(silent, key=lambda one: (one.heard_s, one.node_id)).node_id]
-            peer = self._peers[node_id] = _Peer(node_id)
+                self._forget(min(silent, key=lambda one: (one.heard_s, one.node_id)).node_id)
+            peer = self._add(node_id)
         return peer
+
+    def _add(self, node_id: str) -> _Peer:
+        """A node that is not known, or was forgotten: it may have heard this session of ours, so its sequence goes on."""
+        peer = self._peers[node_id] = _Peer(node_id, Session(sequence_out=self._sequence_floor))
+        return peer
+
+    def _forget(self, node_id: str) -> None:
+        self._sequence_floor = max(self._sequence_floor, self._peers.pop(node_id).session.sequence_out)
 
     def _gap(self, peer: _Peer, member: Member) -> None:
         peer.gaps += 1

@@ -219,6 +219,21 @@ def test_a_former_target_stays_up_while_it_is_heard(network):
     assert [peer.node_id for peer in one.links.statistics().peers] == ["n2"]
 
 
+def test_a_target_that_was_forgotten_is_heard_when_it_comes_back(network):
+    """Our frames to it go on in sequence, so that they are not taken for repeated ones (found by simulation seed 12055)."""
+    one, two = network.node("n1"), network.node("n2")
+    network.lose = lambda node_id, _data: node_id == "n1"
+    two.links.set_targets(["n1"])
+    one.links.set_targets(["n2"])
+    network.run(4 * HELLO_S)
+    network.lose = lambda _node_id, _data: False
+    one.links.set_targets([])
+    one.links.set_targets(["n2"])
+    network.run(2 * HELLO_S)
+    assert one.links.is_up(two.member)
+    assert two.links.is_up(one.member)
+
+
 def test_targets_get_hellos_whether_heard_or_not(network):
     """A hello goes to each new target at once, and to each one every `HELLO_S`."""
     one = network.node("n1")
