@@ -13,6 +13,7 @@ from pathlib import Path
 from raft.engine import CONFIGURATION
 from raft.journal.files import open_journal
 from raft.journal.identity import sync_directory
+from raft.journal.inline_rule import InlineRule, NeverInline
 from raft.journal.log import Log
 from raft.journal.writer import FileWriter, JournalWriter, MemoryWriter
 from raft.membership import Member, decode_configuration
@@ -118,7 +119,11 @@ def open_data(
             is_synced=options.cluster is None or options.cluster.sync,
         )
         writer = FileWriter(
-            journal.files, post=loop.call_soon_threadsafe, post_here=loop.call_soon, on_failure=on_fatal
+            journal.files,
+            post=loop.call_soon_threadsafe,
+            post_here=loop.call_soon,
+            on_failure=on_fatal,
+            rule=InlineRule() if options.cluster is None else NeverInline(),
         )
         if place.record is not None:
             write_record(directory.path, place.record)

@@ -363,6 +363,7 @@ class Leadership:
         self.proposer.kick()
         if self.engine.has_progress:
             self.proposer.want_progress()
+        self.lease.confirm()  # again: proposing may have taken long, and what was decided before must not leave late
         self._ports.outbox.flush()
         self.proposer.hold_reading()
         self.proposer.note_turn()

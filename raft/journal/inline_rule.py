@@ -43,3 +43,11 @@ class InlineRule:
         self._slow += is_slow
         if len(self._recent) > RECENT_WRITES:
             self._slow -= self._recent.popleft()
+
+
+class NeverInline(InlineRule):
+    """Leaves every group to the thread: a member of a cluster must be heard by the others however long its disk takes."""
+
+    def allows(self, group_bytes: int) -> bool:  # noqa: ARG002  whatever its size
+        """Never."""
+        return False

@@ -294,6 +294,7 @@ class Proposer:
         for index, _, records in sealed.appends:
             cast("Block", results[index]).messages = records
         self.kick()
+        self.confirm()  # again: proposing may have taken long
         for index, done in sealed.waiters:
             result = results[index]
             done(result)

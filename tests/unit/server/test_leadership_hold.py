@@ -310,7 +310,7 @@ def test_release_into_the_next_doubt(leader):
 
 
 def test_one_question_per_turn(leader):
-    """The hot path asks once for a read and once for an entry, however many messages and subscriptions there are."""
+    """The hot path asks twice for a read and for an entry, before and behind proposing, however much there is in it."""
     me = leader.client()
     subs = [me.subscribe("foo", f"in{number}") for number in range(10)]
     me.publish("foo", 5)
@@ -319,9 +319,49 @@ def test_one_question_per_turn(leader):
     leader.log.is_applying_at_once = False
     leader.confirm_count = 0
     leader.feed(data)
-    assert leader.confirm_count == 1
-    leader.log.apply_next()
     assert leader.confirm_count == 2
+    leader.log.apply_next()
+    assert leader.confirm_count == 4
+
+
+def slow_propose(leader):
+    """Whatever is proposed from now on takes so long that nobody knows afterwards who leads."""
+    propose = leader.leadership.proposer.propose
+
+    def slowly(parts, done):
+        leader.is_confirmed = False
+        return propose(parts, done)
+
+    leader.leadership.proposer.propose = slowly
+
+
+def test_what_was_decided_before_a_slow_write_does_not_leave_behind_it(leader):
+    """R7, B401: the disk stops the loop while an entry is proposed: the deliveries of that turn and of the entry before wait."""
+    me = leader.client()
+    me.subscribe("foo", "in")
+    leader.log.is_applying_at_once = False
+    me.publish("foo")
+    me.publish("foo")  # waits for the first
+    leader.take()
+    slow_propose(leader)
+    leader.log.apply_next()  # proposes the second, then would deliver the first
+    assert leader.seqs("in") == []
+    release(leader)
+    assert leader.seqs("in") == [1]
+
+
+def test_room_made_by_acks_is_not_used_behind_a_slow_write(leader):
+    """R7, B401: a read brings an ack, which makes room, and a publish, whose proposal takes long."""
+    me = leader.client()
+    sub = me.subscribe("foo", "in", max_in_flight=1)
+    me.publish("foo", 2)
+    assert leader.seqs("in") == [1]
+    leader.log.is_applying_at_once = False
+    slow_propose(leader)
+    leader.feed(me.ack_bytes(sub, 1) + me.publish_bytes("foo", guid="g"))
+    assert leader.seqs("in") == []
+    release(leader)
+    assert leader.seqs("in") == [2]
 
 
 # ---- clocks
