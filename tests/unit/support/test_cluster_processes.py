@@ -18,7 +18,12 @@ CALLS_MISSING = capabilities.missing().get(Capability.CALL_FAULTS)
 needs_strace = pytest.mark.skipif(CALLS_MISSING is not None, reason=f"strace: {CALLS_MISSING}")
 
 WAIT = "import signal\nprint('ready', flush=True)\nsignal.pause()"
-STUBBORN = "import signal\nsignal.signal(15, lambda *_: print('asked', flush=True))\nprint('ready', flush=True)\nwhile True: signal.pause()"
+STUBBORN = """
+import os, signal
+signal.signal(15, lambda *_: os.write(1, b"asked\\n"))  # print() is not to be interrupted by print()
+print("ready", flush=True)
+while True: signal.pause()
+"""
 SYNC_ON_SIGNAL = """
 import os, signal, sys, time
 file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
