@@ -38,12 +38,6 @@ class Member(NamedTuple):
         return f"{self.node_id}@{self.incarnation}"
 
 
-def member_of(key: str) -> Member:
-    """The member that `Member.key` named."""
-    node_id, _, incarnation = key.rpartition("@")
-    return Member(node_id, incarnation)
-
-
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """The voters of a cluster, ordered by node id, and the cluster's beginning."""

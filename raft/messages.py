@@ -5,9 +5,12 @@ its messages an answer belongs to and when that was sent.
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from raft.journal.log import LogEntry
+
+SNAPSHOT_ID_BYTES: Final = 16
+"""Length of a snapshot's random id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ class RaftNode:
             timing=self._timing,
         )
         if self._core.is_alone:
-            align_journal(log, *state_machine.last_applied(), can_fetch=False)
+            align_journal(log, *state_machine.last_applied(), can_fetch=False)  # nobody to fetch from: it raises
         self._consensus = self._core.consensus
         self._lease = LeaseKeeper(self._core, self._loop, held=events.held, released=events.released)
         self._exchange: SnapshotExchange | None = None

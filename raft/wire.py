@@ -19,6 +19,7 @@ from raft.engine.commands import CONFIGURATION, NO_OP, REGULAR
 from raft.errors import WireError
 from raft.journal.log import LogEntry
 from raft.messages import (
+    SNAPSHOT_ID_BYTES,
     Append,
     AppendResponse,
     Message,
@@ -42,9 +43,6 @@ MESSAGE_MAX_BYTES: Final = ENTRY_MAX_BYTES + 1024 * 1024
 
 INTEGER_MAX: Final = 2**63 - 1
 """Largest term, index, size or other number in a message: what a signed 64-bit integer holds."""
-
-SNAPSHOT_ID_BYTES: Final = 16
-"""Length of a snapshot's id."""
 
 REASON_MAX_BYTES: Final = 1024
 """Longest reason in a message, bytes of UTF-8."""

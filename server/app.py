@@ -4,13 +4,13 @@ import asyncio
 import gc
 import logging
 import secrets
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from raft.errors import RaftError
 from raft.membership import GENESIS_BYTES, Configuration, Member
 from raft.node import NodeEvents, RaftNode
 from raft.trailing import TrailingBounds
-from server import hot, logs, signals, windows
+from server import hot, logs, signals
 from server.cli import banner
 from server.clock import SystemClock
 from server.cluster.node import ClusterNode
@@ -18,7 +18,7 @@ from server.config.cluster import ClusterOptions
 from server.config.model import Options
 from server.data import Data, open_data
 from server.disk_watch import DiskWatch
-from server.errors import NatsUnavailableError, RequestError, ServerError
+from server.errors import NatsUnavailableError, ServerError
 from server.expiry.limit_warnings import LimitWarnings
 from server.leadership import Leadership, Ports
 from server.nats.address import Login
@@ -28,15 +28,11 @@ from server.natsd import binary
 from server.natsd.command import ChildConfig, Routing
 from server.natsd.supervisor import Supervisor
 from server.outbox import Outbox
-from server.protocol import responses
-from server.protocol.stan_pb2 import PubMsg
 from server.tokens import new_token
 from server.version import COMMIT
 from store.errors import StoreError
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 EXIT_FATAL: Final = 1
 """Exit status after a fatal error. Source: O196, O233."""
@@ -77,8 +73,8 @@ class Node:
         self.is_fatal = False
         self._is_stopping = False
         self._begun: asyncio.Future[None] = loop.create_future()
-        """The first leadership has begun, or could not."""
-        self._core = hot.Core(_admit_nothing, _handle_nothing, DEFAULT_MAX_PAYLOAD)
+        """The first leadership has begun, or could not; in a cluster, this node takes part."""
+        self._core = hot.Core(hot.admit_nothing, hot.handle_nothing, DEFAULT_MAX_PAYLOAD)
         self._leadership: Leadership | None = None
         self._leading: asyncio.Task[None] | None = None
         self._data: Data | None = None
@@ -138,7 +134,8 @@ class Node:
         self._raft = raft = self._build_raft(data)
         if raft.is_new:
             raft.form(Configuration.of(secrets.token_bytes(GENESIS_BYTES), [raft.member]))
-        raft.start()
+        else:
+            raft.start()
 
     async def _start_clustered(
         self, data: Data, options: ClusterOptions, urls: tuple[str, ...], security: Security
@@ -159,6 +156,7 @@ class Node:
         self._raft = raft = self._build_raft(data, cluster)
         raft.start()
         cluster.start(raft)
+        self._begun.set_result(None)  # nobody waits for it to lead: that it cannot is fatal (O424)
 
     def _build_raft(self, data: Data, cluster: ClusterNode | None = None) -> RaftNode:
         options = self._options.cluster
@@ -329,6 +327,7 @@ class Node:
         assert self._connection is not None
         assert self._outbox is not None
         assert self._raft is not None
+        raft = self._raft
         try:
             self._leadership = leadership = Leadership(
                 Ports(
@@ -338,10 +337,10 @@ class Node:
                     connection=self._connection,
                     outbox=self._outbox,
                     loop=self._loop,
-                    propose=self._raft.propose,
+                    propose=raft.propose,
                     limit_warnings=self._limit_warnings,
                     is_clustered=self._cluster is not None,
-                    is_confirmed=lambda: _not_none(self._raft).is_confirmed,
+                    is_confirmed=lambda: raft.is_confirmed,
                     wall_ns=self._clock.now_ns,
                     monotonic_ns=self._clock.monotonic_ns,
                     on_fatal=self._fail_all,
@@ -402,15 +401,6 @@ class Node:
             self._leadership.set_disk_low(is_low=is_low)
 
 
-def _admit_nothing(message: PubMsg, _subject: bytes) -> windows.Channel:
-    """Before leadership nobody listens for publishes."""
-    raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)
-
-
-def _handle_nothing(_message: hot.Message) -> None:
-    """Before leadership nobody waits for messages: what still arrives belongs to a leadership that ended."""
-
-
 def _cluster_lines(options: Options, data: Data) -> list[str]:
     """Who this node is in the cluster, if it is in one (O207)."""
     if options.cluster is None or data.journal_directory is None:
@@ -440,9 +430,3 @@ def _routing(options: Options) -> Routing | None:
         password=listen.password.get_secret_value(),
         routes=options.routes,
     )
-
-
-def _not_none(value: T | None) -> T:
-    """For what is there once the node has started so far."""
-    assert value is not None
-    return value

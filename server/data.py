@@ -38,10 +38,6 @@ class Data:
     """As configured, hence relative to the working directory perhaps; None with the MEMORY store."""
     recovered_channels: int | None
     """Channels found; None when there was nothing to recover (O206)."""
-    is_fresh: bool
-    """The journal was created now: this member has never voted or acknowledged anything."""
-    is_store_new_with_journal: bool
-    """The journal was there and the store was not, so what the journal no longer has must come from others (O410)."""
     log: Log
     writer: JournalWriter
     store: Store
@@ -98,8 +94,6 @@ def open_data(
             directory=None,
             journal_directory=None,
             recovered_channels=None,
-            is_fresh=True,
-            is_store_new_with_journal=False,
             log=Log(),
             writer=MemoryWriter(loop.call_soon),
             store=store,
@@ -147,8 +141,6 @@ def open_data(
         directory=directory.path,
         journal_directory=place.journal_directory,
         recovered_channels=None if journal.is_new else len(store.state.channels),
-        is_fresh=journal.is_new,
-        is_store_new_with_journal=not journal.is_new and not place.has_store,
         log=journal.log,
         writer=writer,
         store=store,

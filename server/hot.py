@@ -567,3 +567,12 @@ def _read_varint(data: bytes, at: int, end: int) -> int:
             return number if at == end else 0
         shift += 7
     return 0
+
+
+def admit_nothing(message: PubMsg, _subject: bytes) -> Channel:
+    """Of a core without a leadership: a publish that still arrives belongs to one that ended."""
+    raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)
+
+
+def handle_nothing(_message: Message) -> None:
+    """As `admit_nothing`: no answer, because the true leader may have received it, too (B401)."""

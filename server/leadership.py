@@ -286,7 +286,7 @@ class Leadership:
         self.clients.refuse_probing()
         self.proposer.stop()
         self.core.forget_lines()  # a read that is being parsed still uses them
-        self.core.reset_leadership(_admit_nothing, _handle_nothing)
+        self.core.reset_leadership(hot.admit_nothing, hot.handle_nothing)
         self.core.observer = hot.Observer()
         self.core.is_traced = False
         self._adopt_reading()
@@ -515,12 +515,3 @@ class Leadership:
             self._ports.connection.resume_reading()
         else:
             self._ports.connection.pause_reading()
-
-
-def _admit_nothing(message: PubMsg, _subject: bytes) -> windows.Channel:
-    """Nobody leads: what still arrives belongs to a leadership that ended."""
-    raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)
-
-
-def _handle_nothing(_message: hot.Message) -> None:
-    """As `_admit_nothing`: no answer, because the true leader may have received it, too (B401)."""

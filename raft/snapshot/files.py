@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from raft.journal.identity import sync_directory
+from raft.messages import SNAPSHOT_ID_BYTES
 
-from .server import SNAPSHOT_ID_BYTES, OpenSnapshot
+from .server import OpenSnapshot
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from raft.membership import Member
-from raft.messages import Message, SnapshotChunk, SnapshotGone, SnapshotRequest
+from raft.messages import SNAPSHOT_ID_BYTES, Message, SnapshotChunk, SnapshotGone, SnapshotRequest
 
-from .server import CHUNK_MAX_BYTES, SNAPSHOT_ID_BYTES
+from .server import CHUNK_MAX_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,6 @@ class _Transfer:
     Invariant: what is below `next_offset` is in the sink, except for the chunks in `asked`.
     """
 
-    leader: Member
     snapshot_id: bytes
     index: int
     term: int
@@ -67,7 +66,7 @@ class _Transfer:
     sink: Sink
     began_at: float
     moved_at: float
-    """When the last chunk came that counted, or the transfer went on."""
+    """When the last chunk came that counted."""
     next_offset: int = 0
     asked: dict[int, float] = field(default_factory=dict)
     """Chunks that are to come, by offset: when they are asked for again."""
@@ -115,11 +114,6 @@ class SnapshotPuller:
         """Without a transfer: when a snapshot is asked for (again)."""
         self._disk_failed_until = 0.0
 
-    @property
-    def is_pulling(self) -> bool:
-        """Whether a snapshot is being fetched."""
-        return self._leader is not None
-
     def start(self, leader: Member, *, at_least: int) -> None:
         """Fetch a snapshot up to entry `at_least` or a later one from `leader`.
 
@@ -129,24 +123,9 @@ class SnapshotPuller:
             return
         is_new = self._leader != leader
         self._leader, self._at_least = leader, at_least
-        transfer = self._transfer
-        if transfer is not None and (transfer.leader != leader or transfer.index < at_least):
+        if is_new or (self._transfer is not None and self._transfer.index < at_least):
             self._discard()
-            is_new = True
-        if not is_new:
-            return
-        if self._transfer is None:
             self._ask_for_any()
-        else:
-            self._transfer.moved_at = self._clock()
-            logger.info("snapshot goes on bytes=%d size=%d", self._transfer.byte_count, self._transfer.size)
-            self._ask(self._transfer)
-
-    def stop(self) -> None:
-        """The leader is gone. What was fetched is kept until the next `start`."""
-        self._leader = None
-        if self._transfer is not None:
-            self._transfer.asked = dict.fromkeys(self._transfer.asked, float("-inf"))
 
     def close(self) -> None:
         """Fetch nothing any more, and remove what was fetched."""
@@ -210,7 +189,7 @@ class SnapshotPuller:
             self._fail(error)
             return
         logger.info("snapshot begins leader=%s size=%d index=%d", leader.node_id, chunk.size, chunk.index)
-        self._transfer = _Transfer(leader, chunk.snapshot_id, chunk.index, chunk.term, chunk.size, sink, now, now)
+        self._transfer = _Transfer(chunk.snapshot_id, chunk.index, chunk.term, chunk.size, sink, now, now)
         self._transfer.asked[0] = now + CHUNK_TIMEOUT_S
         self._transfer.next_offset = self._transfer.length_at(0)
         self._take(self._transfer, chunk)
@@ -255,6 +234,7 @@ class SnapshotPuller:
 
     def _ask(self, transfer: _Transfer) -> None:
         """Ask for what is due again, and for new chunks as far as PIPELINE allows."""
+        assert self._leader is not None
         now = self._clock()
         offsets = [offset for offset, deadline in transfer.asked.items() if deadline <= now]
         while len(transfer.asked) < PIPELINE and transfer.next_offset < transfer.size:
@@ -265,7 +245,7 @@ class SnapshotPuller:
         for offset in offsets:
             transfer.asked[offset] = now + CHUNK_TIMEOUT_S
         for offset in offsets:
-            self._send(transfer.leader, SnapshotRequest(transfer.snapshot_id, offset, transfer.length_at(offset)))
+            self._send(self._leader, SnapshotRequest(transfer.snapshot_id, offset, transfer.length_at(offset)))
 
     def _discard(self) -> None:
         if self._transfer is not None:

@@ -13,12 +13,9 @@ from typing import Final, Protocol
 import google_crc32c
 
 from raft.membership import Member
-from raft.messages import Message, SnapshotChunk, SnapshotGone, SnapshotRequest
+from raft.messages import SNAPSHOT_ID_BYTES, Message, SnapshotChunk, SnapshotGone, SnapshotRequest
 
 logger = logging.getLogger(__name__)
-
-SNAPSHOT_ID_BYTES: Final = 16
-"""Length of a snapshot's random id."""
 
 CHUNK_MAX_BYTES: Final = 512 * 1024
 """Longest chunk a member may ask for, bytes."""

@@ -12,12 +12,8 @@ from typing import Final
 
 from server import hot
 from server.cluster.subjects import RaftSubjects
-from server.errors import RequestError
 from server.nats.connection import NatsConnection
 from server.nats.dial import Security
-from server.protocol import responses
-from server.protocol.stan_pb2 import PubMsg
-from server.windows import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +53,7 @@ class RaftConnection:
         self._parts: list[bytes | memoryview] = []
         self._bytes = 0
         self._lines: dict[str, bytes] = {}
-        self._core = hot.Core(_admit_nothing, self._handle, 0)
+        self._core = hot.Core(hot.admit_nothing, self._handle, 0)
         self._connection = NatsConnection(
             name=f"_NSS-{subjects.cluster_id}-raft",
             servers=servers,
@@ -176,8 +172,3 @@ class RaftConnection:
         self._parts.clear()
         self._bytes = 0
         self._on_restart()
-
-
-def _admit_nothing(message: PubMsg, _subject: bytes) -> Channel:
-    """Clients' publishes never come here."""
-    raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)

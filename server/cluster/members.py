@@ -6,6 +6,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from raft.admission import INVALID_ID
 from raft.errors import WireError
 from raft.membership import Member, check_member, is_incarnation
 from raft.node import RaftNode
@@ -18,9 +19,6 @@ logger = logging.getLogger(__name__)
 
 JOIN_VERSION: Final = 1
 """Version of the join request."""
-
-INVALID_ID: Final = "invalid node ID"
-"""Source: O431."""
 
 
 class MemberRequests:

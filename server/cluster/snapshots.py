@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from raft.snapshot.exchange import SnapshotPorts
 from raft.snapshot.files import SnapshotFiles
-from store.store import Store
+from raft.state_machine import SnapshotStore
 
 DIRECTORY: Final = "snapshots"
 """Below the data directory: a copy that was received is renamed into the store."""
@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Snapshots:
     """Copies of one store."""
 
-    def __init__(self, store: Store, data_directory: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, store: SnapshotStore, data_directory: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._store = store
         self._files = SnapshotFiles(data_directory / DIRECTORY)
         self._loop = loop

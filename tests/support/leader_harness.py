@@ -16,13 +16,12 @@ from google.protobuf.message import Message
 
 from raft.errors import NotLeaderError
 from raft.proposals import Applied, Outcome, Unknown
-from server import hot, windows
+from server import hot
 from server.config.model import Limits, Options
 from server.delivery.engine import DeliveryStatistics
-from server.errors import NatsUnavailableError, RequestError
+from server.errors import NatsUnavailableError
 from server.leadership import Leadership, Ports
 from server.outbox import Outbox
-from server.protocol import responses
 from server.protocol import stan_pb2 as pb
 from store import entry
 from store.errors import CorruptionError
@@ -553,8 +552,4 @@ def leading(*, limits: Limits | None = None, **options: object) -> Iterator[Lead
 
 
 def _idle_core(max_payload: int) -> hot.Core:
-    return hot.Core(_admit_nothing, lambda message: None, max_payload)
-
-
-def _admit_nothing(message: pb.PubMsg, _subject: bytes) -> windows.Channel:
-    raise RequestError(responses.NOT_LEADER, field="subject", value=message.subject)
+    return hot.Core(hot.admit_nothing, hot.handle_nothing, max_payload)

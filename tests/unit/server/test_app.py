@@ -1,6 +1,7 @@
 """How a process ends: status and reason of fatal errors, also of those that come late."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import pytest
@@ -9,7 +10,10 @@ from raft.errors import NotLeaderError
 from raft.node import RaftNode
 from server import app
 from server.app import EXIT_FATAL, Node
+from server.cluster import connection as raft_connection
+from server.config.cluster import ClusterOptions
 from server.config.model import Options
+from server.leadership import Leadership
 from server.protocol import stan_pb2 as pb
 from store.errors import StoreError
 from tests.support.leader_harness import CLUSTER_ID, Frame, parse_frames
@@ -160,3 +164,36 @@ async def test_refused_block_fails_the_raft_node_too(monkeypatch, caplog):
     finally:
         await node.stop()
     assert node.is_fatal
+
+
+@pytest.mark.asyncio
+async def test_leadership_of_a_clustered_node_that_cannot_begin_is_fatal(monkeypatch, caplog, tmp_path):
+    """O196, O424: the node is up before it leads, so nobody waits for that; it must not lead on and serve nobody."""
+
+    async def begin(_leadership):
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(app, "NatsConnection", LoneNats)
+    monkeypatch.setattr(raft_connection, "NatsConnection", LoneNats)
+    monkeypatch.setattr(Leadership, "begin", begin)
+    caplog.set_level(logging.INFO)
+    cluster = ClusterOptions(node_id="a", bootstrap=True, log_path=str(tmp_path / "log"))
+    node = Node(
+        Options(
+            cluster_id=CLUSTER_ID,
+            store="FILE",
+            dir=str(tmp_path),
+            nats_urls=("nats://127.0.0.1:4222",),
+            cluster=cluster,
+        ),
+        asyncio.get_running_loop(),
+    )
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await node.start()
+            assert await node.ended == EXIT_FATAL
+    finally:
+        await node.stop()
+    assert node.is_fatal
+    assert [record.message for record in caplog.records if record.levelname == "CRITICAL"] == ["disk full"]
+    assert "Shutting down." in caplog.messages

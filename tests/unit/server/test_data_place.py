@@ -94,7 +94,7 @@ def test_first_start(opened, tmp_path):
         tmp_path.joinpath("data").relative_to(tmp_path),
         tmp_path.joinpath("logs/a/c").relative_to(tmp_path),
     )
-    assert (data.is_fresh, data.is_store_new_with_journal, data.recovered_channels) == (True, False, None)
+    assert data.recovered_channels is None
     data.close()
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [RECORD_FILE, STORE_DIRECTORY, "store.lock"]
     assert read_record(tmp_path / "data") == ClusterRecord(
@@ -127,7 +127,7 @@ def test_second_start(opened, tmp_path):
     first.close()
     second = opened(log_path="logs")
     assert (second.node_id, second.incarnation) == (first.node_id, first.incarnation)
-    assert (second.is_fresh, second.is_store_new_with_journal, second.recovered_channels) == (False, False, 0)
+    assert second.recovered_channels == 0
     second.close()
 
 
@@ -189,16 +189,17 @@ def test_start_from_another_directory_is_refused(opened, refusal, tmp_path, monk
 
 
 def test_log_without_store_gets_a_new_one(opened):
-    """O410: the log's identity is kept, and the data says that the store is new."""
+    """O410: the log's identity is kept; the next start finds both."""
     first = opened(log_path="logs")
     first.close()
     shutil.rmtree("data")
     second = opened(log_path="logs")
     assert (second.node_id, second.incarnation) == (first.node_id, first.incarnation)
-    assert (second.is_fresh, second.is_store_new_with_journal) == (False, True)
+    assert second.recovered_channels == 0
+    assert Path("data/store").is_dir()
     second.close()
     third = opened(log_path="logs")
-    assert not third.is_store_new_with_journal
+    assert (third.node_id, third.incarnation) == (first.node_id, first.incarnation)
     third.close()
 
 
@@ -208,11 +209,7 @@ def test_record_finds_the_log_of_a_lost_store(opened):
     first.close()
     shutil.rmtree("data/store")
     second = opened()
-    assert (second.node_id, second.incarnation, second.is_store_new_with_journal) == (
-        first.node_id,
-        first.incarnation,
-        True,
-    )
+    assert (second.node_id, second.incarnation) == (first.node_id, first.incarnation)
     second.close()
 
 
@@ -259,7 +256,7 @@ def test_empty_log_path_is_refused_while_the_log_is_elsewhere(opened, refusal, t
     assert str(tmp_path / "logs") in text
     shutil.rmtree("logs")
     data = opened(log_path="mistyped")
-    assert (data.node_id, data.is_fresh) == ("a", True)
+    assert (data.node_id, data.recovered_channels) == ("a", None)
     data.close()
 
 
@@ -343,7 +340,7 @@ def test_start_that_crashed_before_the_record_is_completed(opened, tmp_path):
     ).files.close()
     opened("standalone", clustered=False).close()
     data = opened(log_path="logs")
-    assert (data.node_id, data.is_store_new_with_journal) == ("a", True)
+    assert (data.node_id, data.recovered_channels) == ("a", 0)
     data.close()
     assert read_record(tmp_path / "data") is not None
 
