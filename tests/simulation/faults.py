@@ -33,6 +33,8 @@ class Faults:
         self._start = start
         self._random: Random = world.random
         self._is_over = False
+        self._removing: Process | None = None
+        """Who was told to remove a node and has not said how that ended."""
         self.crash_count = self.fault_count = 0
         self.leader_crash_s: float | None = None
 
@@ -206,6 +208,8 @@ class Faults:
         process = self._any()
         if leader is None or process is None or leader.node.configuration is None:
             return None
+        if self._removing is not None and not self._removing.loop.is_dead:
+            return None  # a leader that is paused removes later: of two that remain, none may have lost anything
         members = leader.node.configuration.members
         for host in self._world.hosts.values():
             if host.process is not None and host.process.is_member and host.store.state.index >= host.lacks_to:
@@ -379,9 +383,11 @@ class Faults:
         node_id = self._random.choice(members).node_id
         host = self._world.hosts[node_id]
         self._note(f"remove {node_id}")
+        self._removing = leader
 
         def done(error: str | None) -> None:
             self._note(f"removed {node_id}: {error}")
+            self._removing = None
             if error is None:
                 host.is_wanted = False
                 if host.process is not None:
