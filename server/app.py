@@ -183,8 +183,8 @@ class Node:
     async def stop(self) -> None:
         """End in order (O234); after a fatal error nothing is written any more."""
         self._is_stopping = True
-        if self._begun.done() and self._begun.exception() is None:
-            logger.info("Shutting down.")
+        if not self.is_fatal and self._begun.done() and self._begun.exception() is None:
+            logger.info("Shutting down.")  # a fatal error is the last word (O196)
         if self._disk_watch is not None:
             self._disk_watch.stop()
         if self._leading is not None:
