@@ -35,6 +35,11 @@ async def leader_of(nodes: ThreeNodes, *, other_than: ClusterNode | None = None)
     return await asyncio.to_thread(nodes.wait_leader, other_than=other_than)
 
 
+async def wait_said(nodes: ThreeNodes, text: str) -> None:
+    """Returns when any node's log has the text: a line written before an answer may be read behind it."""
+    await asyncio.to_thread(nodes.wait_until, lambda: any(text in node.log for node in nodes.nodes.values()), text)
+
+
 async def end_leader(nodes: ThreeNodes, way: Way) -> ClusterNode:
     """The leader goes; which one it was. There need not be another one yet."""
     old = await leader_of(nodes)

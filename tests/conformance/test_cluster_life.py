@@ -78,6 +78,7 @@ async def test_what_nodes_say_and_store(nodes: ThreeNodes, client: RawClient, ch
     """O406, O416-O418, O423, O424: own id among the peers, directories, store names, and only the leader is ready."""
     await publish_numbered(client, channel, 1)
     leader = await leader_of(nodes)
+    await asyncio.to_thread(leader.wait_for, READY_TEXT)
     for node in nodes.nodes.values():
         assert (READY_TEXT in node.log) == (node is leader)
         others = [node_id for node_id in NODE_IDS if node_id != node.node_id]
