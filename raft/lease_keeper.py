@@ -3,20 +3,28 @@
 import logging
 import math
 from collections.abc import Callable
+from typing import Final
 
 from raft.core import Core
+from raft.engine import Timing
 from raft.wakeup import Scheduler, Wakeup
 
 logger = logging.getLogger(__name__)
+
+RENEWED_BELOW: Final = 0.95
+"""Share of its length that is left when an answer prolongs the lease: not every one of thousands a second needs to."""
 
 
 class LeaseKeeper:
     """The lease of one node, leadership after leadership."""
 
-    def __init__(self, core: Core, loop: Scheduler, *, held: Callable[[], None], released: Callable[[], None]) -> None:
+    def __init__(
+        self, core: Core, loop: Scheduler, timing: Timing, held: Callable[[], None], released: Callable[[], None]
+    ) -> None:
         """Between `held` and `released` the leader must keep silent."""
         self._core = core
         self._loop = loop
+        self._renewed_below_s = RENEWED_BELOW * timing.lease_s
         self._held = held
         self._released = released
         self._wakeup = Wakeup(loop, self.update)
@@ -46,8 +54,13 @@ class LeaseKeeper:
         self._is_given_up = True
         self.update()
 
+    def answered(self) -> None:
+        """An answer has come: it prolongs the lease, or gives it back."""
+        if self.is_held or self._until_s - self._loop.time() < self._renewed_below_s:
+            self.update()
+
     def update(self) -> None:
-        """An answer has come, or time has passed."""
+        """Find out how long the lease is now."""
         if not self._is_open:
             return
         self._until_s = -math.inf if self._is_given_up else self._core.lease_until_s

@@ -13,7 +13,7 @@ Rules:
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random, SystemRandom
 from typing import Final
@@ -37,7 +37,7 @@ from raft.proposals import Done, Proposals
 from raft.recovery_check import align_journal
 from raft.snapshot.exchange import SnapshotExchange, SnapshotPorts
 from raft.state_machine import Prepared, StateMachine
-from raft.statistics import NodeStatistics, PeerStatistics
+from raft.statistics import NodeStatistics, peer_statistics
 from raft.trailing import TrailingBounds, TrailingEntries
 from raft.wakeup import Scheduler, Wakeup
 
@@ -146,7 +146,7 @@ class RaftNode:
         if self._core.is_alone:
             align_journal(log, *state_machine.last_applied(), can_fetch=False)  # nobody to fetch from: it raises
         self._consensus = self._core.consensus
-        self._lease = LeaseKeeper(self._core, self._loop, held=events.held, released=events.released)
+        self._lease = LeaseKeeper(self._core, self._loop, self._timing, events.held, events.released)
         self._exchange: SnapshotExchange | None = None
         if snapshots is not None:
             self._exchange = SnapshotExchange(
@@ -209,7 +209,6 @@ class RaftNode:
 
     def statistics(self) -> NodeStatistics:
         """The node as it is now."""
-        sender = self._core.sender
         return NodeStatistics(
             role=self._consensus.role,
             term=self._consensus.term,
@@ -225,12 +224,7 @@ class RaftNode:
             journal_bytes_in_memory=self._log.bytes_in_memory,
             ticks=self._ticks,
             writes=self._writes,
-            peers=tuple(
-                PeerStatistics(
-                    one.member.node_id, self._is_up(one.member), one.match_index, one.next_index, one.in_flight_bytes
-                )
-                for one in (() if sender is None else sender.progress())
-            ),
+            peers=peer_statistics(self._core.sender, self._is_up),
         )
 
     # ---- the owner's calls
@@ -299,10 +293,13 @@ class RaftNode:
             self._neighbours.listen_to(node_ids, peers_digest)
             self._configure()
 
-    def receive(self, data: bytes | memoryview) -> None:
-        """Take what the carrier has brought for this node."""
+    def receive(self, frames: Iterable[bytes | memoryview]) -> None:
+        """Take what the carrier has brought for this node at once; what follows from it is done before this returns."""
         if self._neighbours is not None and not self._is_closed:
-            self._neighbours.receive(data)
+            self._turn_is_due = True  # below: one more round of the loop would cost as much as a small turn itself
+            for frame in frames:
+                self._neighbours.receive(frame)
+            self._turn()
 
     def link_restarted(self) -> None:
         """The carrier's connection is lost or new: what was under way may be lost."""
@@ -485,7 +482,7 @@ class RaftNode:
     def _answered(self) -> None:
         if not self._consensus.is_leader:
             return
-        self._lease.update()
+        self._lease.answered()
         self._ask_heir()
         if self._admission.is_busy:
             self._admission_changed()
@@ -580,7 +577,9 @@ class RaftNode:
             self._is_writing = True
             self._writes += 1
             self._idle.clear()
-            self._writer.submit(group, self._written)
+            # The loop of a leader that serves must go on: what it has decided to deliver would leave late (R16).
+            may_block = self._neighbours is None or not self._is_serving
+            self._writer.submit(group, self._written, may_block=may_block)
 
     def _written(self, group: WriteGroup) -> None:
         """The writer has synced `group`."""

@@ -1,8 +1,11 @@
 """A node at one moment, for monitoring. Values only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from raft.engine import Role
+from raft.membership import Member
+from raft.sender import Sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,14 @@ class PeerStatistics:
     match_index: int
     next_index: int
     in_flight_bytes: int
+
+
+def peer_statistics(sender: Sender | None, is_up: Callable[[Member], bool]) -> tuple[PeerStatistics, ...]:
+    """Of every member that a leader sends to; nothing on any other role."""
+    return tuple(
+        PeerStatistics(one.member.node_id, is_up(one.member), one.match_index, one.next_index, one.in_flight_bytes)
+        for one in (() if sender is None else sender.progress())
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from raft.engine import CONFIGURATION
 from raft.journal.files import open_journal
 from raft.journal.identity import sync_directory
-from raft.journal.inline_rule import InlineRule, NeverInline
+from raft.journal.inline_rule import FAST_SYNC_S, FOLLOWER_FAST_SYNC_S, InlineRule
 from raft.journal.log import Log
 from raft.journal.writer import FileWriter, JournalWriter, MemoryWriter
 from raft.membership import Member, decode_configuration
@@ -117,7 +117,7 @@ def open_data(
             post=loop.call_soon_threadsafe,
             post_here=loop.call_soon,
             on_failure=on_fatal,
-            rule=InlineRule() if options.cluster is None else NeverInline(),
+            rule=InlineRule(FAST_SYNC_S if options.cluster is None else FOLLOWER_FAST_SYNC_S),
         )
         if place.record is not None:
             write_record(directory.path, place.record)

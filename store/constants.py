@@ -8,8 +8,9 @@ ENTRY_FORMAT_VERSION: Final = 1
 STORE_FORMAT_VERSION: Final = 1
 """Format of the records in LMDB."""
 
-BLOCK_MAX_BYTES: Final = 64 * 1024
-"""Largest block of more than one message, bytes. Larger ones cost a memory mapping each (measured)."""
+BLOCK_MAX_BYTES: Final = 16 * 4096 - 16
+"""Largest block of more than one message, bytes: 16 pages of LMDB with its page header. Larger ones cost a memory mapping
+each (measured)."""
 
 BLOCK_SMALL_BYTES: Final = 8 * 1024
 """A channel's last stored block below this size is extended instead of adding another, bytes."""

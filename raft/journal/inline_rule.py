@@ -10,6 +10,9 @@ from typing import Final
 FAST_SYNC_S: Final = 0.0003
 """A write with its sync is fast up to this, seconds."""
 
+FOLLOWER_FAST_SYNC_S: Final = 0.001
+"""The same for a follower, which has nothing else to do for clients meanwhile; the leader waits for its answer."""
+
 RECENT_WRITES: Final = 64
 """Writes that are remembered."""
 
@@ -23,9 +26,10 @@ GROUP_MAX_BYTES: Final = 32 * 1024
 class InlineRule:
     """The last writes, and what follows from them. Begins with the thread until enough is known."""
 
-    __slots__ = ("_recent", "_slow")
+    __slots__ = ("_fast_s", "_recent", "_slow")
 
-    def __init__(self) -> None:
+    def __init__(self, fast_s: float = FAST_SYNC_S) -> None:
+        self._fast_s = fast_s
         self._recent: deque[bool] = deque()
         self._slow = 0
 
@@ -38,16 +42,8 @@ class InlineRule:
         """A group of this size was written and synced; large ones say nothing about small ones."""
         if group_bytes > GROUP_MAX_BYTES:
             return
-        is_slow = duration_s > FAST_SYNC_S
+        is_slow = duration_s > self._fast_s
         self._recent.append(is_slow)
         self._slow += is_slow
         if len(self._recent) > RECENT_WRITES:
             self._slow -= self._recent.popleft()
-
-
-class NeverInline(InlineRule):
-    """Leaves every group to the thread: a member of a cluster must be heard by the others however long its disk takes."""
-
-    def allows(self, group_bytes: int) -> bool:  # noqa: ARG002  whatever its size
-        """Never."""
-        return False

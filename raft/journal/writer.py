@@ -33,8 +33,8 @@ class Post(Protocol):
 class JournalWriter(Protocol):
     """Where groups go. The owner submits the next one after the one before is done."""
 
-    def submit(self, group: WriteGroup, done: Done) -> None:
-        """Write and sync `group`, then post `done(group)`."""
+    def submit(self, group: WriteGroup, done: Done, *, may_block: bool) -> None:
+        """Write and sync `group`, then post `done(group)`. `may_block`: the caller can wait for a disk."""
 
     def close(self) -> None:
         """Write what was submitted, then stop. Blocks until then."""
@@ -46,7 +46,7 @@ class MemoryWriter:
     def __init__(self, post: Post) -> None:
         self._post = post
 
-    def submit(self, group: WriteGroup, done: Done) -> None:
+    def submit(self, group: WriteGroup, done: Done, *, may_block: bool) -> None:  # noqa: ARG002  it never does
         """Post `done(group)`."""
         self._post(done, group)
 
@@ -81,10 +81,11 @@ class FileWriter:
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, group: WriteGroup, done: Done) -> None:
+    def submit(self, group: WriteGroup, done: Done, *, may_block: bool) -> None:
         """Write and sync `group`, then post `done(group)`. After a failure or `close` neither happens."""
         if (
-            self._rule.allows(group.record_bytes)
+            may_block
+            and self._rule.allows(group.record_bytes)
             and not self._files.has_to_recycle
             and self._files_lock.acquire(blocking=False)
         ):

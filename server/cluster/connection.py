@@ -28,7 +28,10 @@ Handler = Callable[[bytes, bytes], None]
 
 
 class RaftConnection:
-    """Carries payloads to nodes by id. `on_message` gets those for this node, `on_restart` is told of every new connection."""
+    """Carries payloads to nodes by id.
+
+    `on_payloads` gets those for this node, all that came with one read; `on_restart` is told of every new connection.
+    """
 
     def __init__(
         self,
@@ -38,13 +41,14 @@ class RaftConnection:
         servers: Sequence[str],
         security: Security,
         follows_announced: bool,
-        on_message: Callable[[bytes], None],
+        on_payloads: Callable[[list[bytes]], None],
         on_restart: Callable[[], None],
         on_closed: Callable[[str], None],
     ) -> None:
         self.subjects = subjects
         self._node_id = node_id
-        self._on_message = on_message
+        self._on_payloads = on_payloads
+        self._payloads: list[bytes] = []
         self._on_restart = on_restart
         self._handlers: dict[int, Handler] = {}
         self._answers: dict[bytes, asyncio.Future[bytes | None]] = {}
@@ -68,7 +72,7 @@ class RaftConnection:
 
     async def connect(self) -> None:
         """Connect for the first time; raises NatsUnavailableError."""
-        self.listen(self.subjects.node(self._node_id), lambda payload, _reply: self._on_message(payload))
+        self.listen(self.subjects.node(self._node_id), lambda payload, _reply: self._payloads.append(payload))
         self.listen(f"{self._inbox}.*", lambda _payload, _reply: None)
         await self._connection.connect()
 
@@ -152,6 +156,9 @@ class RaftConnection:
             lines, core.control = core.control, []
             for line in lines:
                 self._connection.on_control(line)
+        if self._payloads:
+            payloads, self._payloads = self._payloads, []
+            self._on_payloads(payloads)
 
     def _handle(self, message: hot.Message) -> None:
         answer = self._answers.get(message.subject)
@@ -166,6 +173,7 @@ class RaftConnection:
 
     def _connected(self) -> None:
         self._core.reset_connection()
+        self._payloads.clear()
         self._restarted()
 
     def _restarted(self) -> None:

@@ -56,7 +56,7 @@ class ClusterNode:
             servers=servers,
             security=security,
             follows_announced=follows_announced,
-            on_message=self._received,
+            on_payloads=self._received,
             on_restart=self._restarted,
             on_closed=on_closed,
         )
@@ -127,9 +127,9 @@ class ClusterNode:
         except Exception as error:  # noqa: BLE001  the top of the task: the node ends, with the reason
             self._on_fatal(error)
 
-    def _received(self, payload: bytes) -> None:
+    def _received(self, payloads: list[bytes]) -> None:
         if self._node is not None:
-            self._node.receive(payload)
+            self._node.receive(payloads)
 
     def _restarted(self) -> None:
         if self._node is not None:

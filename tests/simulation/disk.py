@@ -97,7 +97,7 @@ class SimulatedWriter:
         self._under_way: tuple[WriteGroup, Call] | None = None
         self.group_count = 0
 
-    def submit(self, group: WriteGroup, done: Done) -> None:
+    def submit(self, group: WriteGroup, done: Done, *, may_block: bool) -> None:
         """Write `group`, then tell `done`."""
         if self._under_way is not None:
             raise ViolationError("journal", "a group was submitted before the one before it was done")

@@ -182,7 +182,7 @@ class Process:
         self.world.observer.note(f"{self.host.node_id}: {text} term={self.node.term} applied={self.node.last_applied}")
 
     def _receive(self, data: bytes) -> None:
-        self.loop.call_soon(self.node.receive, data)
+        self.loop.call_soon(self.node.receive, [data])
 
     # ---- its life
 

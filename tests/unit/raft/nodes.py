@@ -21,9 +21,11 @@ class HeldWriter:
     def __init__(self):
         self.groups = []
         self.done = None
+        self.may_block = None
 
-    def submit(self, group, done):
+    def submit(self, group, done, *, may_block):
         assert not self.groups, "one write at a time"
+        self.may_block = may_block
         self.groups.append(group)
         self.done = done
 
@@ -38,8 +40,8 @@ class Disk(HeldWriter):
         super().__init__()
         self.loop, self.is_held = loop, False
 
-    def submit(self, group, done):
-        super().submit(group, done)
+    def submit(self, group, done, *, may_block):
+        super().submit(group, done, may_block=may_block)
         self.loop.call_soon(self.finish)
 
     def finish(self):
@@ -296,7 +298,7 @@ class Nodes:
             return
         for machine in list(self.running):
             if machine.me.node_id == to:
-                machine.node.receive(data)
+                machine.node.receive([data])
 
     def cut(self, name, *others):
         for other in others or set(self.machines) - {name}:

@@ -58,6 +58,13 @@ def test_outcome_comes_after_the_sync_and_not_before(harness):
     assert harness.store.applied == [(4, b"x")]
 
 
+def test_node_alone_may_wait_for_its_disk(harness):
+    """Nobody takes over from it while it does."""
+    harness.started()
+    harness.propose(b"first")
+    assert harness.writer.may_block
+
+
 def test_parts_are_joined_into_one_entry(harness):
     """Bytes and views make one entry, in order."""
     harness.started()

@@ -461,6 +461,13 @@ class TestDisk:
         assert min(rounds) > old_round
         assert follower.data == ["x"]
 
+    def test_only_a_node_that_serves_nobody_may_wait_for_its_disk(self, three):
+        """R16: a leader's loop goes on, or what it has decided to deliver leaves behind its successor's."""
+        leader = three.leader()
+        leader.propose("x")
+        three.move(0.5)
+        assert [leader.disk.may_block, *(one.disk.may_block for one in three.followers(leader))] == [False, True, True]
+
     def test_failed_disk_of_a_follower_ends_that_node_only(self, three):
         """It tells why, and the others go on."""
         leader = three.leader()

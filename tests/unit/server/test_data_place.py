@@ -77,7 +77,7 @@ def commit(data, *configurations, applied=None):
     data.log.add(NO_OP, 1, 1)
     for index, content in enumerate(encoded, 2):
         data.log.add(CONFIGURATION + content, index, 1)
-    data.writer.submit(data.log.take(), lambda group: None)
+    data.writer.submit(data.log.take(), lambda group: None, may_block=True)
     entries = [no_op(1), *(configuration(index, content) for index, content in enumerate(encoded, 2))]
     data.store.apply(entries[: None if applied is None else 1 + applied])
 

@@ -36,7 +36,7 @@ async def run(journal: OpenJournal, count: int) -> None:
         done: asyncio.Future[object] = loop.create_future()
         group = log.take()
         assert group is not None
-        writer.submit(group, done.set_result)
+        writer.submit(group, done.set_result, may_block=True)
         await asyncio.wait([done, failure], return_when=asyncio.FIRST_COMPLETED)
         if failure.done():
             break
@@ -49,7 +49,7 @@ async def run(journal: OpenJournal, count: int) -> None:
         log.add(b"late", log[-1][1] + 1, log[-1][2])
         late = log.take() if log.synced == log.lsn else group
         assert late is not None
-        writer.submit(late, lambda _: say("acked after a failure"))
+        writer.submit(late, lambda _: say("acked after a failure"), may_block=True)
         say("failed", type(error).__name__, error.__cause__.errno)
     writer.close()
     say("closed")

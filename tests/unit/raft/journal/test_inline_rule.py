@@ -1,12 +1,12 @@
 """Covers raft/journal/inline_rule.py: who writes a group."""
 
-from raft.journal.inline_rule import FAST_SYNC_S, GROUP_MAX_BYTES, RECENT_WRITES, InlineRule
+from raft.journal.inline_rule import FAST_SYNC_S, FOLLOWER_FAST_SYNC_S, GROUP_MAX_BYTES, RECENT_WRITES, InlineRule
 
 FAST, SLOW = FAST_SYNC_S, FAST_SYNC_S * 1.01
 
 
-def rule_after(durations, size=200):
-    rule = InlineRule()
+def rule_after(durations, size=200, fast_s=FAST_SYNC_S):
+    rule = InlineRule(fast_s)
     for duration in durations:
         rule.took(size, duration)
     return rule
@@ -35,3 +35,10 @@ def test_one_write_in_ten_may_be_slow():
     assert rule_after([SLOW] * few + [FAST] * (RECENT_WRITES - few)).allows(1)
     assert not rule_after([SLOW] * (few + 1) + [FAST] * (RECENT_WRITES - few - 1)).allows(1)
     assert rule_after([SLOW] * 100 + [FAST] * RECENT_WRITES).allows(1)
+
+
+def test_fast_is_what_the_owner_says():
+    """A follower waits for slower disks than a node that serves clients."""
+    durations = [FOLLOWER_FAST_SYNC_S] * RECENT_WRITES
+    assert rule_after(durations, fast_s=FOLLOWER_FAST_SYNC_S).allows(1)
+    assert not rule_after(durations).allows(1)

@@ -31,7 +31,7 @@ async def written(writer, log) -> None:
     """Submit what the log has and wait until it is durable."""
     done = asyncio.get_running_loop().create_future()
     group = log.take()
-    writer.submit(group, done.set_result)
+    writer.submit(group, done.set_result, may_block=True)
     assert not done.done(), "completion never comes from inside submit"
     assert await asyncio.wait_for(done, DEADLINE_S) is group
     log.done(group)
@@ -72,7 +72,7 @@ async def test_close_writes_what_was_submitted(tmp_path):
     for index in range(1, 21):
         journal.log.add(command(index), index, 1)
         groups.append(journal.log.take())
-        writer.submit(groups[-1], print)
+        writer.submit(groups[-1], print, may_block=True)
         journal.log.done(groups[-1])
     writer.close()
     assert posted == [(print, group) for group in groups]
@@ -185,6 +185,24 @@ async def test_caller_and_thread_write_one_journal(tmp_path):
     again.files.close()
 
 
+@pytest.mark.asyncio
+async def test_caller_that_may_not_block_does_not_write(tmp_path):
+    """However fast the disk has been."""
+    journal = open_small(tmp_path)
+    done = asyncio.get_running_loop().create_future()
+    writer = FileWriter(
+        journal.files,
+        post=asyncio.get_running_loop().call_soon_threadsafe,
+        post_here=pytest.fail,
+        on_failure=pytest.fail,
+        rule=AlwaysInline(),
+    )
+    journal.log.add(command(1), 1, 1)
+    writer.submit(journal.log.take(), done.set_result, may_block=False)
+    await asyncio.wait_for(done, DEADLINE_S)
+    writer.close()
+
+
 class Alternating(InlineRule):
     """Every other group."""
 
@@ -210,11 +228,11 @@ async def test_failure_of_the_caller_is_the_last_word_too(tmp_path):
     before = contents(tmp_path)
     os.close(journal.files._descriptor)  # the next write gets EBADF
     journal.log.add(command(2), 2, 1)
-    writer.submit(journal.log.take(), pytest.fail)
+    writer.submit(journal.log.take(), pytest.fail, may_block=True)
     error = await asyncio.wait_for(failed, DEADLINE_S)
     assert isinstance(error, SyncFailedError)
     assert isinstance(error.__cause__, OSError)
-    writer.submit(group_of(3), pytest.fail)
+    writer.submit(group_of(3), pytest.fail, may_block=True)
     journal.files._descriptor = os.open(os.devnull, os.O_RDONLY)
     writer.close()
     await asyncio.sleep(0)
@@ -260,7 +278,7 @@ def test_nothing_is_written_after_close(tmp_path):
     descriptor = journal.files._descriptor
     writer.close()
     reuse(descriptor, tmp_path / "other")
-    writer.submit(group_of(1), print)
+    writer.submit(group_of(1), print, may_block=True)
     os.close(descriptor)
     assert (tmp_path / "other").read_bytes() == b""
     assert told == []
@@ -279,11 +297,11 @@ def test_nothing_is_written_after_the_thread_has_ended(tmp_path):
     writer = FileWriter(journal.files, post=post, post_here=post, on_failure=failures.put, rule=Scripted(first=1))
     descriptor = journal.files._descriptor
     journal.log.add(command(1), 1, 1)
-    writer.submit(journal.log.take(), print)
+    writer.submit(journal.log.take(), print, may_block=True)
     assert str(failures.get(timeout=DEADLINE_S)) == "the loop is closed"
     writer.close()
     reuse(descriptor, tmp_path / "other")
-    writer.submit(group_of(2), print)
+    writer.submit(group_of(2), print, may_block=True)
     os.close(descriptor)
     assert (tmp_path / "other").read_bytes() == b""
     assert failures.empty()

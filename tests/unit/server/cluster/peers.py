@@ -124,7 +124,7 @@ async def connected(
     cluster_id: str,
     node_id: str = "n",
     *,
-    on_message: Callable[[bytes], None] = lambda _payload: None,
+    on_payloads: Callable[[list[bytes]], None] = lambda _payloads: None,
     on_restart: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[RaftConnection]:
     """The connection of a node, whose subscriptions are known to NATS; closed at the end."""
@@ -134,7 +134,7 @@ async def connected(
         servers=(url,),
         security=SECURITY,
         follows_announced=True,
-        on_message=on_message,
+        on_payloads=on_payloads,
         on_restart=on_restart,
         on_closed=lambda _reason: None,
     )

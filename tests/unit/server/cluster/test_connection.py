@@ -15,8 +15,8 @@ async def test_frames_go_to_their_node_in_order(nats: NatsProcess, cluster_id: s
     """What is sent leaves with a flush, each as one message made of its parts, to that node only."""
     received: dict[str, list[bytes]] = {"a": [], "b": []}
     async with (
-        connected(nats.url, cluster_id, "a", on_message=received["a"].append) as a,
-        connected(nats.url, cluster_id, "b", on_message=received["b"].append),
+        connected(nats.url, cluster_id, "a", on_payloads=received["a"].extend) as a,
+        connected(nats.url, cluster_id, "b", on_payloads=received["b"].extend),
     ):
         a.send("b", [b"one", memoryview(b" two")])
         a.send("b", [b""])
@@ -31,7 +31,7 @@ async def test_frames_go_to_their_node_in_order(nats: NatsProcess, cluster_id: s
 async def test_much_is_sent_without_a_flush(nats: NatsProcess, cluster_id: str) -> None:
     """What waits is bounded."""
     received: list[bytes] = []
-    async with connected(nats.url, cluster_id, "a", on_message=received.append) as a:
+    async with connected(nats.url, cluster_id, "a", on_payloads=received.extend) as a:
         assert a.max_bytes == 1024 * 1024 - PAYLOAD_RESERVE_BYTES
         part = bytes(a.max_bytes)
         for _ in range(-(-FLUSH_BYTES // a.max_bytes)):
@@ -43,7 +43,7 @@ async def test_much_is_sent_without_a_flush(nats: NatsProcess, cluster_id: str) 
 async def test_close_writes_what_waits(nats: NatsProcess, cluster_id: str) -> None:
     """An orderly end loses nothing."""
     received: list[bytes] = []
-    async with connected(nats.url, cluster_id, "b", on_message=received.append):
+    async with connected(nats.url, cluster_id, "b", on_payloads=received.extend):
         async with connected(nats.url, cluster_id, "a") as a:
             a.send("b", [b"last"])
         await until(lambda: received == [b"last"])
@@ -97,7 +97,7 @@ async def test_new_connection_is_told_and_begins_empty(cluster_id: str) -> None:
     heard: list[bytes] = []
     with NatsProcess() as process:
         async with connected(
-            process.url, cluster_id, "a", on_message=received.append, on_restart=lambda: restarts.append(1)
+            process.url, cluster_id, "a", on_payloads=received.extend, on_restart=lambda: restarts.append(1)
         ) as a:
             a.listen("heard", lambda payload, _reply: heard.append(payload))
             count = len(restarts)
@@ -122,7 +122,7 @@ async def test_foreign_messages_on_own_subjects(nats: NatsProcess, cluster_id: s
     """Anybody may send anything, with headers or without: the payload is handed on."""
     received: list[bytes] = []
     async with (
-        connected(nats.url, cluster_id, "a", on_message=received.append) as a,
+        connected(nats.url, cluster_id, "a", on_payloads=received.extend) as a,
         await RawNats.connect(nats.url) as raw,
     ):
         subject = a.subjects.node("a")
