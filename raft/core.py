@@ -145,6 +145,13 @@ class Core:
             lease_s=self._timing.lease_s,
         )
 
+    def resign(self) -> None:
+        """Lead no more: a new term begins, in which this node has not voted. Nothing happens without another member."""
+        members = () if self.configuration is None else self.configuration.members
+        other = next((member for member in members if member != self.me), None)
+        if self.consensus.is_leader and other is not None:
+            self.consensus.term_seen(other, self.consensus.term + 1)
+
     # ---- time
 
     def tick(self) -> None:

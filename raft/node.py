@@ -16,7 +16,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random, SystemRandom
-from typing import Final
 
 from raft.admission import Admission
 from raft.admission import Done as Admitted
@@ -38,15 +37,12 @@ from raft.recovery_check import align_journal
 from raft.snapshot.exchange import SnapshotExchange, SnapshotPorts
 from raft.state_machine import Prepared, StateMachine
 from raft.statistics import NodeStatistics, peer_statistics
-from raft.trailing import TrailingBounds, TrailingEntries
+from raft.trailing import SNAPSHOT_HOLD_BYTES, TrailingBounds, TrailingEntries
 from raft.wakeup import Scheduler, Wakeup
 
 logger = logging.getLogger(__name__)
 engine_logger = logging.getLogger("raft.engine")
 """For what only concerns Raft itself (O429)."""
-
-SNAPSHOT_HOLD_BYTES: Final = 256 * 1024 * 1024
-"""While a member fetches a snapshot the log keeps what is behind it, up to this size, bytes; else it would need another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,10 +303,11 @@ class RaftNode:
             self._neighbours.restart()
             self._arm()
 
-    async def transfer(self, timeout_s: float) -> bool:
-        """Hand leadership over to the member that has most; whether another leads within `timeout_s`.
+    async def transfer(self, timeout_s: float, *, stays: bool = False) -> bool:
+        """Hand leadership over to the member that has most, within `timeout_s`; whether this node leads no more.
 
-        No proposals are taken meanwhile, nor afterwards: for an orderly stop.
+        No proposals are taken meanwhile, nor afterwards: for an orderly stop. A node that `stays` goes on as a follower,
+        also when nobody took over in time. To cancel this is to stop.
         """
         self._is_stopped = True
         if self._core.sender is not None and self.configuration is not None and not self._is_closed:
@@ -318,6 +315,10 @@ class RaftNode:
             self._ask_heir()
             await self._hand_over.wait(timeout_s)
             self._hand_over = None
+        if stays:
+            self._core.resign()
+            self._is_stopped = self._is_closed
+            self._tick_soon()
         return not self._consensus.is_leader
 
     async def close(self) -> None:

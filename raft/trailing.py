@@ -16,6 +16,9 @@ TRAILING_ENTRIES_MAX: Final = 10240
 TRAILING_BYTES_MAX: Final = 64 * 1024 * 1024
 """Applied entries kept for lagging members, bytes of commands, whatever their number: they are in memory."""
 
+SNAPSHOT_HOLD_BYTES: Final = 256 * 1024 * 1024
+"""While a member fetches a snapshot the log keeps what is behind it, up to this size, bytes; else it would need another."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrailingBounds:

@@ -13,6 +13,7 @@ from raft.trailing import TrailingBounds
 from server import hot, logs, signals
 from server.cli import banner
 from server.clock import SystemClock
+from server.cluster.giving_way import HAND_OVER_MAX_S, GivingWay
 from server.cluster.node import ClusterNode
 from server.config.cluster import ClusterOptions
 from server.config.model import Options
@@ -39,9 +40,6 @@ EXIT_FATAL: Final = 1
 
 COLLECTOR_THRESHOLDS: Final = (50_000, 20, 100)
 """Of the garbage collector: what we hold has hardly any cycles, and a full collection takes 0.2 s with 100,000 subscriptions."""
-
-HAND_OVER_MAX_S: Final = 2.0
-"""How long an orderly stop waits for another leader, seconds: an election timeout later there is one anyway."""
 
 STOP_MAX_S: Final = 10.0
 """Bound of the orderly end of the leadership, seconds: a NATS server or disk that hangs must not keep the process."""
@@ -83,6 +81,7 @@ class Node:
         self._outbox: Outbox | None = None
         self._raft: RaftNode | None = None
         self._cluster: ClusterNode | None = None
+        self._giving_way: GivingWay | None = None
         self._server_id = new_token()
         self._limit_warnings = LimitWarnings()
         self._disk_watch: DiskWatch | None = None
@@ -154,6 +153,7 @@ class Node:
         )
         await cluster.connect()
         self._raft = raft = self._build_raft(data, cluster)
+        self._giving_way = GivingWay(raft, self._loop, end_leadership=self._end_leadership, on_fatal=self.fail)
         raft.start()
         cluster.start(raft)
         self._begun.set_result(None)  # nobody waits for it to lead: that it cannot is fatal (O424)
@@ -187,11 +187,9 @@ class Node:
             logger.info("Shutting down.")  # a fatal error is the last word (O196)
         if self._disk_watch is not None:
             self._disk_watch.stop()
-        if self._leading is not None:
-            self._leading.cancel()
-            await asyncio.wait([self._leading])
-        if self._leadership is not None and not self.is_fatal:
-            await self._stop_leadership(self._leadership)
+        if self._giving_way is not None:
+            await self._giving_way.stop()
+        await self._end_leadership()
         await self._stop_raft()
         if self._data is not None:
             self._close_data(self._data)
@@ -240,6 +238,14 @@ class Node:
     def _stop_with(self, status: int) -> None:
         if not self.ended.done():
             self.ended.set_result(status)
+
+    async def _end_leadership(self) -> None:
+        """Finish what is under way for clients, if anything can be finished."""
+        if self._leading is not None:
+            self._leading.cancel()
+            await asyncio.wait([self._leading])
+        if self._leadership is not None and not self.is_fatal:
+            await self._stop_leadership(self._leadership)
 
     async def _stop_leadership(self, leadership: Leadership) -> None:
         if self._raft is not None and not self._raft.is_confirmed:
@@ -344,6 +350,7 @@ class Node:
                     wall_ns=self._clock.now_ns,
                     monotonic_ns=self._clock.monotonic_ns,
                     on_fatal=self._fail_all,
+                    on_unreadable=self._unreadable,
                     is_disk_low=self._disk_watch is not None and self._disk_watch.is_low,
                 )
             )
@@ -382,6 +389,11 @@ class Node:
         """A majority does again."""
         if self._leadership is not None:
             self._leadership.release()
+
+    def _unreadable(self) -> None:
+        """A message cannot be read here."""
+        if self._giving_way is not None:
+            self._giving_way.begin()
 
     def _durable(self, index: int) -> None:
         """The store has everything up to `index` on disk: the journal may forget it, proposals may go on."""

@@ -73,6 +73,8 @@ class Ports:
     wall_ns: Callable[[], int]
     monotonic_ns: Callable[[], int]
     on_fatal: Callable[[BaseException], None]
+    on_unreadable: Callable[[], None]
+    """A message cannot be read: told with every attempt (B238)."""
     is_disk_low: bool = False
     limit_warnings: LimitWarnings = field(default_factory=LimitWarnings)
     """Once per run, whoever leads in between (O215)."""
@@ -141,6 +143,7 @@ class Leadership:
             monotonic_ns=ports.monotonic_ns,
             wall_ns=ports.wall_ns,
             max_payload=ports.connection.max_payload,
+            on_unreadable=ports.on_unreadable,
         )
         self.engine = Engine(self.delivery, self.core)
         self.watchdog = Watchdog(self.engine, loop)

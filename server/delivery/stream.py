@@ -44,6 +44,7 @@ class Context:
     monotonic_ns: Callable[[], int]
     wall_ns: Callable[[], int]
     max_payload: int
+    on_unreadable: Callable[[], None]
     trace: Trace | None = None
     delivered: int = 0
     redelivered: int = 0
@@ -299,3 +300,4 @@ class Stream(ABC):
 
     def _log_unreadable(self, seq: int, error: CorruptionError) -> None:
         logger.error("Error looking up message %s:%d (%s)", self.channel.name, seq, error)
+        self.context.on_unreadable()

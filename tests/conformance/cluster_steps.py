@@ -109,6 +109,19 @@ async def publish_again(client: RawClient, channel: str, data: bytes) -> pb.PubA
                     return ack
 
 
+async def make_lead(nodes: ThreeNodes, client: RawClient, chosen: ClusterNode, last: bytes) -> None:
+    """Has a follower lead: it alone has the message `last`, which is published in a channel of its own, beside the leader."""
+    leader = await leader_of(nodes)
+    assert chosen is not leader
+    (third,) = [node for node in nodes.nodes.values() if node not in (chosen, leader)]
+    await asyncio.to_thread(third.kill)
+    await publish_again(client, f"lead-{last.decode()}", last)
+    await asyncio.to_thread(leader.kill)
+    third.spawn()
+    assert await leader_of(nodes, other_than=leader) is chosen
+    leader.spawn()
+
+
 class Publisher:
     """Publishes numbers one after the other from `start` to `stop`, each until it is acked."""
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from server.protocol import stan_pb2 as pb
-from tests.conformance.cluster_steps import leader_of, nobody_answers, publish_again, read_all
+from tests.conformance.cluster_steps import leader_of, make_lead, nobody_answers, publish_again, read_all
 from tests.conformance.steps import Clients, publish_numbered
 from tests.support.nats_process import NatsProcess
 from tests.support.raw_client import RawClient
@@ -58,19 +58,6 @@ async def client(nodes: ThreeNodes) -> AsyncIterator[RawClient]:
     async with Clients(nodes.url) as clients:
         yield await clients.connect(cluster_id=CLUSTER_ID)
         await leader_of(nodes)
-
-
-async def make_lead(nodes: ThreeNodes, client: RawClient, chosen: ClusterNode, last: bytes) -> None:
-    """Has a follower lead: it alone has the message `last`, which is published in a channel of its own, beside the leader."""
-    leader = await leader_of(nodes)
-    assert chosen is not leader
-    (third,) = [node for node in nodes.nodes.values() if node not in (chosen, leader)]
-    await asyncio.to_thread(third.kill)
-    await publish_again(client, f"lead-{last.decode()}", last)
-    await asyncio.to_thread(leader.kill)
-    third.spawn()
-    assert await leader_of(nodes, other_than=leader) is chosen
-    leader.spawn()
 
 
 @pytest.mark.asyncio

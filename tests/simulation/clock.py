@@ -144,10 +144,10 @@ class ProcessLoop:
         self.resume_at = max(self.resume_at, self._time.now + seconds)
         self.timers_late_s = timers_late_s
 
-    def run(self, coroutine: Coroutine[object, object, object]) -> None:
+    def run(self, coroutine: Coroutine[object, object, object]) -> "asyncio.Task[object]":
         """Begin a coroutine in this process."""
         self._coroutines.append(coroutine)
-        asyncio.Task(coroutine, loop=cast("asyncio.AbstractEventLoop", self))
+        return asyncio.Task(coroutine, loop=cast("asyncio.AbstractEventLoop", self))
 
     def kill(self) -> None:
         """Nothing of this process runs any more."""

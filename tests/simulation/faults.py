@@ -93,7 +93,7 @@ class Faults:
         return [host.process for host in self._world.hosts.values() if host.process is not None]
 
     def _leader(self) -> Process | None:
-        leading = [one for one in self._running() if one.node.is_serving and not one.is_stopping]
+        leading = [one for one in self._running() if one.takes_proposals]
         return max(leading, key=lambda one: one.node.term, default=None)
 
     def _any(self) -> Process | None:
@@ -159,6 +159,12 @@ class Faults:
         if process is not None:
             process.stop()
             self._restart_later(process.host, 0.3, 4.0)
+
+    def give_way(self) -> None:
+        """The leader hands over and goes on as a follower: it cannot read a message (B238)."""
+        leader = self._leader()
+        if leader is not None:
+            leader.give_way()
 
     def pause(self) -> None:
         """SIGSTOP."""

@@ -4,6 +4,7 @@ The process does around the node what the server does: it forms the cluster or a
 written, hands over before an orderly stop.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -130,6 +131,7 @@ class Process:
         self.started_at = world.time.now
         self.is_stopping = False
         self.is_starved = False
+        self._giving_way: asyncio.Task[object] | None = None
         self.trip: str | None = None
         """At which moment the process is killed; None: not planned."""
         host.start_count += 1
@@ -177,6 +179,16 @@ class Process:
         configuration = self.node.configuration
         return configuration is not None and self.host.member in configuration.members
 
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether this node serves and is not about to leave that to another one."""
+        return self.node.is_serving and not self.is_stopping and not self.is_giving_way
+
+    @property
+    def is_giving_way(self) -> bool:
+        """Whether it hands leadership over, to go on as a follower."""
+        return self._giving_way is not None and not self._giving_way.done()
+
     def note(self, text: str) -> None:
         """A line for the trace."""
         self.world.observer.note(f"{self.host.node_id}: {text} term={self.node.term} applied={self.node.last_applied}")
@@ -203,7 +215,15 @@ class Process:
         if not self.is_stopping:
             self.is_stopping = True
             self.note("stops")
+            if self._giving_way is not None:
+                self._giving_way.cancel()
             self.loop.run(self._stop())
+
+    def give_way(self) -> None:
+        """Hand leadership over and stay: it leads, but another could do better."""
+        if not self.is_stopping and not self.is_giving_way:
+            self.note("gives way")
+            self._giving_way = self.loop.run(self.node.transfer(HAND_OVER_S, stays=True))
 
     async def _stop(self) -> None:
         await self.node.transfer(HAND_OVER_S)
@@ -284,7 +304,7 @@ class Process:
                 leader.loop.call_soon(admit, leader)
 
         def admit(leader: Process) -> None:
-            if leader.node.is_serving and not leader.is_stopping:
+            if leader.takes_proposals:
                 leader.node.admit(self.host.member, answer)
 
         def answer(error: str | None) -> None:

@@ -25,6 +25,7 @@ FAULTS: Final = (
     "slow_disk",
     "starve",
     "stop",
+    "give_way",
     "change_members",
     "reconnect",
 )

@@ -243,9 +243,7 @@ class Simulation:
     def leader(self) -> Process | None:
         """The node that serves, in the latest term."""
         leading = [
-            host.process
-            for host in self._running()
-            if host.process is not None and host.process.node.is_serving and not host.process.is_stopping
+            host.process for host in self._running() if host.process is not None and host.process.takes_proposals
         ]
         return max(leading, key=lambda one: one.node.term, default=None)
 

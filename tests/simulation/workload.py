@@ -75,7 +75,7 @@ class Workload:
         node, time = process.node, self._world.time
         parts = payload.parts(len(self._proposals.all), size)
         proposal = self._proposals.new(time.now, parts)
-        serves = node.is_serving and not process.is_stopping
+        serves = process.takes_proposals
 
         def done(outcome: Outcome) -> None:
             self._waiting[process] -= 1

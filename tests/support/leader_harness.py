@@ -325,6 +325,8 @@ class Leader:
         self.log = FakeLog(self.loop, self.store, self.events)
         self.frames_read: list[Frame] = []
         self.leadership: Leadership
+        self.unreadable: list[int] = []
+        """When a message could not be read."""
 
     def begin(self) -> "Leader":
         """Take the role."""
@@ -347,6 +349,7 @@ class Leader:
                 wall_ns=self.wall_ns,
                 monotonic_ns=lambda: self.loop.now_ns,
                 on_fatal=self.fatal.append,
+                on_unreadable=lambda: self.unreadable.append(self.loop.now_ns),
                 is_disk_low=self.is_disk_low,
                 is_clustered=self.is_clustered,
                 is_confirmed=self._confirm,

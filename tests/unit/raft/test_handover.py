@@ -203,3 +203,61 @@ def test_request_that_is_lost_leaves_the_leader_in_place(three):
     three.heal()
     three.move(5)
     assert sum(machine.node.role.name == "LEADER" for machine in three.machines.values()) == 1
+
+
+class TestStaying:
+    """A leader that lets another one lead and goes on as a follower."""
+
+    def hand_over(self, nodes, leader, *, timeout_s=LONG_S, seconds=1.0):
+        async def scenario():
+            task = asyncio.create_task(leader.node.transfer(timeout_s, stays=True))
+            await asyncio.sleep(0)
+            nodes.move(seconds)
+            assert await asyncio.wait_for(task, 5)
+
+        asyncio.run(scenario())
+        nodes.move(0.01)
+
+    def test_another_leads_and_it_can_lead_again(self, three):
+        """It counts as before, and takes proposals when it is elected again."""
+        old = three.leader()
+        self.hand_over(three, old)
+        new = three.leader()
+        assert new is not old
+        assert new.node.term == 2
+        new.propose("x")
+        three.move(0.5)
+        assert old.data == ["x"]
+        three.cut(next(one for one in three.followers(new) if one is not old).me.node_id)
+        self.hand_over(three, new)
+        assert three.leader() is old
+        old.propose("y")
+        three.move(0.5)
+        assert new.data == ["x", "y"]
+
+    def test_it_leads_no_more_though_nobody_took_over(self, three):
+        """It was asked to let others lead: they elect one when they hear no leader any more."""
+        leader = three.leader()
+        term = leader.node.term
+        for machine in three.followers(leader):
+            three.cuts.add((leader.me.node_id, machine.me.node_id))
+        self.hand_over(three, leader, timeout_s=0.02, seconds=0.0)
+        assert leader.node.role.name == "FOLLOWER"
+        assert leader.told[-1] == "lost"
+        three.heal()
+        three.move(5)
+        assert three.leader().node.term > term
+
+    def test_node_that_is_closed_meanwhile_takes_no_proposals(self, three):
+        """Its end is the end."""
+        leader = three.leader()
+
+        async def scenario():
+            task = asyncio.create_task(leader.node.transfer(LONG_S, stays=True))
+            await asyncio.sleep(0)
+            leader.node.fail(OSError("no space left on device"))
+            await asyncio.wait_for(task, 5)
+
+        asyncio.run(scenario())
+        with pytest.raises(NotLeaderError):
+            leader.node.propose([b"x"], lambda outcome: None)

@@ -66,6 +66,7 @@ def test_failing_read_is_retried_after_a_second(leader):
     me.subscribe("foo", "in")
     leader.loop.move(10)
     assert leader.seqs("in") == []
+    assert len(leader.unreadable) == 11
     repair()
     leader.loop.move(1)
     assert leader.seqs("in") == [1, 2, 3]
