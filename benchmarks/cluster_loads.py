@@ -29,6 +29,11 @@ STEADY_COUNT: Final = 1_000_000
 """Messages of 128 B stored before anything is measured: from then on the journal writes over files that it used before,
 instead of into new ones, which costs the kernel three times as much."""
 
+CHANNEL_INACTIVITY: Final = "1s"
+"""After so long a channel that was used before is deleted, so that the stores' files grow no more than the journals'. In a virtual
+machine, memory that it has not used before, or has given back, costs eight times the CPU per byte written (measured), and
+a growing file is written to such memory."""
+
 SPINNERS: Final = 2
 
 ONE_NODE_FIGURES: Final = ("messages_per_s", "our_us_per_message", "nats_us_per_message")

@@ -230,10 +230,10 @@ class Benchmark:
     # ---- three nodes
 
     @contextmanager
-    def three_nodes(self) -> Iterator[ThreeNodes]:
+    def three_nodes(self, options: Sequence[str] = ()) -> Iterator[ThreeNodes]:
         """Three new nodes with empty directories below --dir; the cluster has stored some messages already."""
         with tempfile.TemporaryDirectory(prefix="benchmark-", dir=self.options.dir) as directory:
-            nodes = ThreeNodes(self.nats, Path(directory))
+            nodes = ThreeNodes(self.nats, Path(directory), options=options)
             with nodes:
                 workloads.fill(self.nats, "warmup", 20_000, cluster_id=nodes.cluster_id)
                 nodes.settle()
@@ -242,7 +242,8 @@ class Benchmark:
     def cluster(self, number: int) -> None:
         """Throughput and latency of three nodes, against one."""
         count, pairs = (20_000, 1) if self.options.quick else (300_000, 3)
-        with self.warm_server() as one, self.three_nodes() as nodes:
+        limits = ("-mi", cluster_loads.CHANNEL_INACTIVITY)
+        with self.warm_server(options=limits) as one, self.three_nodes(limits) as nodes:
             for cluster_id in (one.cluster_id, nodes.cluster_id):
                 workloads.fill(self.nats, "steady", self.scaled(cluster_loads.STEADY_COUNT), cluster_id=cluster_id)
             settle(one.pid)

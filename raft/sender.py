@@ -183,7 +183,10 @@ class Sender:
 
     def _send_to(self, progress: Progress, now: float, *, is_heartbeat: bool) -> None:
         log = self._log
-        first, last = log[0][1], log[-1][1]
+        last = log[-1][1]
+        if progress.next_index > last and not is_heartbeat:
+            return
+        first = log[0][1]
         base = log[1] if len(log) > 1 and log[1][0] == BASE_COMMAND else log[0]
         if progress.next_index <= base[1]:
             if is_heartbeat:

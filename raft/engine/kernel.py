@@ -192,7 +192,8 @@ class Kernel(syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj has no types
 
     def can_commit(self) -> bool:
         """Whether a leader's next tick may commit more."""
-        return self.is_leader() and self._committable_index() > self.commit_index()
+        committed = self.commit_index()
+        return self.is_leader() and committed < self.last_index() and committed < self._committable_index()
 
     def next_heartbeat_s(self) -> float:
         """When a leader must send again."""
