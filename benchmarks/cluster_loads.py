@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks.cluster import CLUSTER_ID, ThreeNodes
 from benchmarks.loads import WINDOW, Load, Row, Target, run_load
-from benchmarks.processes import Generator
+from benchmarks.processes import Generator, settle
 from tests.support.server_process import ServerProcess
 
 LOADS: Final = {
@@ -29,8 +29,8 @@ STEADY_COUNT: Final = 1_000_000
 """Messages of 128 B stored before anything is measured: from then on the journal writes over files that it used before,
 instead of into new ones, which costs the kernel three times as much."""
 
-CHANNEL_INACTIVITY: Final = "1s"
-"""After so long a channel that was used before is deleted, so that the stores' files grow no more than the journals'. In a virtual
+CHANNEL_INACTIVITY_S: Final = 1
+"""After so many seconds without use a channel is deleted, so that the stores' files grow no more than the journals'. In a virtual
 machine, memory that it has not used before, or has given back, costs eight times the CPU per byte written (measured), and
 a growing file is written to such memory."""
 
@@ -70,6 +70,9 @@ def load_row(name: str, load: Load, one: ServerProcess, nodes: ThreeNodes, *, co
     threes: list[Row] = []
     for number in range(pairs):
         for is_three in (False, True) if number % 2 == 0 else (True, False):
+            time.sleep(CHANNEL_INACTIVITY_S)  # the last channel is deleted before anything is measured
+            nodes.settle()
+            settle(one.pid)
             channel = f"{tag}.{number}"
             if is_three:
                 threes.append(run_on_three(nodes, load, f"{channel}.three", count))

@@ -242,7 +242,7 @@ class Benchmark:
     def cluster(self, number: int) -> None:
         """Throughput and latency of three nodes, against one."""
         count, pairs = (20_000, 1) if self.options.quick else (300_000, 3)
-        limits = ("-mi", cluster_loads.CHANNEL_INACTIVITY)
+        limits = ("-mi", f"{cluster_loads.CHANNEL_INACTIVITY_S}s")
         with self.warm_server(options=limits) as one, self.three_nodes(limits) as nodes:
             for cluster_id in (one.cluster_id, nodes.cluster_id):
                 workloads.fill(self.nats, "steady", self.scaled(cluster_loads.STEADY_COUNT), cluster_id=cluster_id)

@@ -89,6 +89,7 @@ class Core:
         self._stickiness = Stickiness(timing.election_min_s, clock())
         self._sender: Sender | None = None
         self._learners: tuple[Member, ...] = ()
+        self._defers_until_s = float("-inf")  # until then others are to be elected
         self.consensus = Consensus(
             me=me,
             log=log,
@@ -146,11 +147,13 @@ class Core:
         )
 
     def resign(self) -> None:
-        """Lead no more: a new term begins, in which this node has not voted. Nothing happens without another member."""
-        members = () if self.configuration is None else self.configuration.members
-        other = next((member for member in members if member != self.me), None)
-        if self.consensus.is_leader and other is not None:
-            self.consensus.term_seen(other, self.consensus.term + 1)
+        """Lead no more: a new term begins, as if somebody in it had asked with an empty log, who gets no vote.
+
+        The others, if there are any, have time to elect one of them.
+        """
+        if self.consensus.is_leader:
+            self._defers_until_s = self._clock() + 2 * self._timing.election_max_s
+            self.consensus.term_seen(self.me, self.consensus.term + 1)
 
     # ---- time
 
@@ -205,6 +208,8 @@ class Core:
             consensus.postpone_election()
         elif self.is_alone or consensus.is_taking_over:
             consensus.elect()
+        elif self._clock() < self._defers_until_s:
+            consensus.postpone_election()
         else:
             consensus.postpone_election()
             self._pre_votes.open(consensus.term, self.me)

@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 RENEWED_BELOW: Final = 0.95
 """Share of its length that is left when an answer prolongs the lease: not every one of thousands a second needs to."""
 
+DELIVERED_S: Final = 5.0
+"""So long behind a leadership may what it decided to deliver still wait to leave, seconds."""
+
 
 class LeaseKeeper:
     """The lease of one node, leadership after leadership."""
@@ -32,6 +35,12 @@ class LeaseKeeper:
         self._is_given_up = False
         self._until_s = -math.inf
         self.is_held = False
+        self._ended_s = -math.inf
+
+    @property
+    def is_long_over(self) -> bool:
+        """Whether nothing of a leadership of this node can be on its way any more."""
+        return not self._is_open and self._loop.time() > self._ended_s + DELIVERED_S
 
     @property
     def is_confirmed(self) -> bool:
@@ -45,6 +54,8 @@ class LeaseKeeper:
 
     def end(self) -> None:
         """It serves no more."""
+        if self._is_open:
+            self._ended_s = self._loop.time()
         self._is_open = self._is_given_up = self.is_held = False
         self._until_s = -math.inf
         self._wakeup.set(None)

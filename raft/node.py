@@ -253,7 +253,6 @@ class RaftNode:
         assert logged is not None
         self._proposals.add(*logged, done)
         self._core.flush()
-        self._flush_links()
         self._write()
         return logged[0]
 
@@ -293,9 +292,11 @@ class RaftNode:
         """Take what the carrier has brought for this node at once; what follows from it is done before this returns."""
         if self._neighbours is not None and not self._is_closed:
             self._turn_is_due = True  # below: one more round of the loop would cost as much as a small turn itself
-            for frame in frames:
-                self._neighbours.receive(frame)
-            self._turn()
+            try:
+                for frame in frames:
+                    self._neighbours.receive(frame)
+            finally:
+                self._turn()
 
     def link_restarted(self) -> None:
         """The carrier's connection is lost or new: what was under way may be lost."""
@@ -315,9 +316,9 @@ class RaftNode:
             self._ask_heir()
             await self._hand_over.wait(timeout_s)
             self._hand_over = None
-        if stays:
+        if stays and not self._is_closed:
             self._core.resign()
-            self._is_stopped = self._is_closed
+            self._is_stopped = False
             self._tick_soon()
         return not self._consensus.is_leader
 
@@ -520,7 +521,6 @@ class RaftNode:
         if self._admission.is_busy:
             self._admission_changed()
         self._tick()
-        self._flush_links()
 
     def _tick(self) -> None:
         self._tick_is_due = False
@@ -566,28 +566,29 @@ class RaftNode:
             return
         if self._tick_is_due:
             self._tick()
-        self._flush_links()
         self._write()
 
     def _write(self) -> None:
-        """Start writing what the journal has collected, unless a write is under way."""
-        if self._is_writing or self._is_closed:
+        """Send what is to be sent, then start writing what the journal has collected, unless a write is under way."""
+        if self._is_closed:
+            return
+        self._flush_links()
+        if self._is_writing:
             return
         group = self._log.take()
         if group is not None:
             self._is_writing = True
             self._writes += 1
             self._idle.clear()
-            # The loop of a leader that serves must go on: what it has decided to deliver would leave late (R16).
-            may_block = self._neighbours is None or not self._is_serving
-            self._writer.submit(group, self._written, may_block=may_block)
+            # The loop of a leader must go on: what it has decided to deliver would leave late (R16).
+            is_idle = self._consensus.role is Role.FOLLOWER and self._lease.is_long_over
+            self._writer.submit(group, self._written, may_block=is_idle or self._neighbours is None)
 
     def _written(self, group: WriteGroup) -> None:
         """The writer has synced `group`."""
         self._is_writing = False
         self._log.done(group)
         self._outbox.flush()
-        self._flush_links()
         self._write()  # the disk works on the next group while this one is applied
         if self._consensus.can_advance:
             self._tick()

@@ -21,6 +21,7 @@ from server.errors import ProtocolError, RequestError
 from server.protocol import responses
 from server.protocol.stan_pb2 import Ack, PubAck, PubMsg
 from server.windows import NO_CHANNEL, NO_SUBSCRIPTION, Channel, Subscription, varint
+from store.block import encoded_bytes
 from store.constants import BLOCK_MAX_BYTES
 
 CRLF: Final = b"\r\n"
@@ -535,13 +536,13 @@ def split_blocks(records: list[bytes]) -> list[list[bytes]]:
     if len(records) == 1:
         return [records]
     ends = list(accumulate(map(len, records)))
-    if ends[-1] <= BLOCK_MAX_BYTES:
+    if encoded_bytes(len(records), ends[-1]) <= BLOCK_MAX_BYTES:
         return [records]
     runs: list[list[bytes]] = []
     first = 0
     base = 0
     for index in range(1, len(ends)):
-        if ends[index] - base > BLOCK_MAX_BYTES:
+        if encoded_bytes(index - first + 1, ends[index] - base) > BLOCK_MAX_BYTES:
             runs.append(records[first:index])
             first = index
             base = ends[index - 1]

@@ -11,7 +11,10 @@ FAST_SYNC_S: Final = 0.0003
 """A write with its sync is fast up to this, seconds."""
 
 FOLLOWER_FAST_SYNC_S: Final = 0.001
-"""The same for a follower, which has nothing else to do for clients meanwhile; the leader waits for its answer."""
+"""The same in a cluster, where a caller waits for its disk only as a follower: its leader waits for the answer."""
+
+STALL_S: Final = 0.05
+"""After a write that took so long, seconds, the thread takes over at once: a caller that stalls is not heard by other nodes."""
 
 RECENT_WRITES: Final = 64
 """Writes that are remembered."""
@@ -41,6 +44,10 @@ class InlineRule:
     def took(self, group_bytes: int, duration_s: float) -> None:
         """A group of this size was written and synced; large ones say nothing about small ones."""
         if group_bytes > GROUP_MAX_BYTES:
+            return
+        if duration_s > STALL_S:
+            self._recent.clear()
+            self._slow = 0
             return
         is_slow = duration_s > self._fast_s
         self._recent.append(is_slow)

@@ -11,7 +11,9 @@ from raft.node import RaftNode
 logger = logging.getLogger(__name__)
 
 PAUSE_S: Final = 60.0
-"""Least time from one attempt to the next, seconds: if every node lacks some message, leadership must not go round all the time."""
+PAUSE_MAX_S: Final = 3600.0
+"""Least time from one attempt of a node to its next, seconds, doubled with each: if all lack the message, leadership must not go
+round all the time."""
 
 HAND_OVER_MAX_S: Final = 2.0
 """How long another node has to take over, seconds; then this one leads no more in any case."""
@@ -35,13 +37,15 @@ class GivingWay:
         self._on_fatal = on_fatal
         self._task: asyncio.Task[None] | None = None
         self._next_s = float("-inf")
+        self._pause_s = PAUSE_S
 
     def begin(self) -> None:
-        """A message could not be read by this leader. Does nothing when there is nobody else, or it was tried just now."""
+        """A message could not be read by this leader. Does nothing when no other member is there, or it was tried lately."""
         now = self._loop.time()
-        if now < self._next_s or not any(peer.is_up for peer in self._node.statistics().peers):
+        if now < self._next_s or not self._has_heir():
             return
-        self._next_s = now + PAUSE_S
+        self._next_s = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, PAUSE_MAX_S)
         logger.warning("another node is to lead, as this one cannot read a message")
         self._task = self._loop.create_task(self._run())
 
@@ -53,9 +57,15 @@ class GivingWay:
             with suppress(asyncio.CancelledError):
                 await self._task
 
+    def _has_heir(self) -> bool:
+        statistics = self._node.statistics()
+        return any(peer.is_up and peer.node_id in statistics.members for peer in statistics.peers)
+
     async def _run(self) -> None:
+        term = self._node.term
         try:
             await self._end_leadership()
-            await self._node.transfer(HAND_OVER_MAX_S, stays=True)
+            if self._node.term == term:  # else it is over, and another one must not be ended for it
+                await self._node.transfer(HAND_OVER_MAX_S, stays=True)
         except Exception as error:  # noqa: BLE001  the top of the task: the node ends, with the reason
             self._on_fatal(error)

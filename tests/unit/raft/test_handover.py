@@ -261,3 +261,23 @@ class TestStaying:
         asyncio.run(scenario())
         with pytest.raises(NotLeaderError):
             leader.node.propose([b"x"], lambda outcome: None)
+
+    def test_others_are_elected_before_it_stands_again(self, three):
+        """Its term is the highest, so it would win most elections against them."""
+        leader = three.leader()
+        for _ in range(10):
+            leader.node._core.resign()
+            three.move(2.5)
+            assert three.leader() is not leader
+            leader = three.leader()
+
+    def test_lone_node_begins_anew(self, loop):
+        """There is nobody else, so it is elected again, with all that belongs to a new leadership."""
+        nodes = Nodes(loop, "a", of="a")
+        leader = nodes.leader()
+        self.hand_over(nodes, leader, timeout_s=0.02, seconds=0.0)
+        nodes.move(2)
+        assert leader.told == [("leading", 1), "lost", ("leading", leader.node.term)]
+        leader.propose("x")
+        nodes.move(0.1)
+        assert leader.data == ["x"]

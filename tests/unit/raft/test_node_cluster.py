@@ -8,6 +8,7 @@ from raft import node as node_module
 from raft.engine import NO_OP, Role, Timing
 from raft.errors import NotLeaderError, RecoveryError
 from raft.journal.log import BASE_COMMAND, Log
+from raft.lease_keeper import DELIVERED_S
 from raft.link.frame import FrameKind, decode_frame
 from raft.link.links import SILENCE_S
 from raft.membership import Configuration
@@ -466,7 +467,17 @@ class TestDisk:
         leader = three.leader()
         leader.propose("x")
         three.move(0.5)
-        assert [leader.disk.may_block, *(one.disk.may_block for one in three.followers(leader))] == [False, True, True]
+        followers = three.followers(leader)
+        assert [leader.disk.may_block, *(one.disk.may_block for one in followers)] == [False, True, True]
+        leader.node._core.resign()
+        three.move(3)
+        three.leader().propose("y")
+        three.move(0.5)
+        assert not leader.disk.may_block  # what it has decided to deliver may still be on its way
+        three.move(DELIVERED_S)
+        three.leader().propose("z")
+        three.move(0.5)
+        assert leader.disk.may_block
 
     def test_failed_disk_of_a_follower_ends_that_node_only(self, three):
         """It tells why, and the others go on."""

@@ -1,6 +1,13 @@
 """Covers raft/journal/inline_rule.py: who writes a group."""
 
-from raft.journal.inline_rule import FAST_SYNC_S, FOLLOWER_FAST_SYNC_S, GROUP_MAX_BYTES, RECENT_WRITES, InlineRule
+from raft.journal.inline_rule import (
+    FAST_SYNC_S,
+    FOLLOWER_FAST_SYNC_S,
+    GROUP_MAX_BYTES,
+    RECENT_WRITES,
+    STALL_S,
+    InlineRule,
+)
 
 FAST, SLOW = FAST_SYNC_S, FAST_SYNC_S * 1.01
 
@@ -42,3 +49,15 @@ def test_fast_is_what_the_owner_says():
     durations = [FOLLOWER_FAST_SYNC_S] * RECENT_WRITES
     assert rule_after(durations, fast_s=FOLLOWER_FAST_SYNC_S).allows(1)
     assert not rule_after(durations).allows(1)
+
+
+def test_one_stall_is_enough():
+    """Whoever waits for the disk is not heard by the other nodes meanwhile."""
+    rule = rule_after([FAST] * RECENT_WRITES)
+    rule.took(1, STALL_S * 1.01)
+    assert not rule.allows(1)
+    for _ in range(RECENT_WRITES - 1):
+        rule.took(1, FAST)
+    assert not rule.allows(1)
+    rule.took(1, FAST)
+    assert rule.allows(1)
