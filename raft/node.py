@@ -573,9 +573,7 @@ class RaftNode:
         if self._is_closed:
             return
         self._flush_links()
-        if self._is_writing:
-            return
-        group = self._log.take()
+        group = None if self._is_writing else self._log.take()
         if group is not None:
             self._is_writing = True
             self._writes += 1
