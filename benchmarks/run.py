@@ -246,8 +246,6 @@ class Benchmark:
         with self.warm_server(options=limits) as one, self.three_nodes(limits) as nodes:
             for cluster_id in (one.cluster_id, nodes.cluster_id):
                 workloads.fill(self.nats, "steady", self.scaled(cluster_loads.STEADY_COUNT), cluster_id=cluster_id)
-            settle(one.pid)
-            nodes.settle()
             for index, (name, load) in enumerate(cluster_loads.LOADS.items()):
                 scaled = count if load.size < 1024 else count // 2
                 row = cluster_loads.load_row(name, load, one, nodes, count=scaled, pairs=pairs, tag=f"load{index}")

@@ -1,6 +1,7 @@
 """The hot loop against protobuf: same records, same PubAcks, same windows, however the bytes are cut."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from server import hot, windows
 from server.errors import ProtocolError, RequestError
 from server.protocol import responses
 from server.protocol.stan_pb2 import Ack, MsgProto, PubAck, PubMsg
+from store import block
 
 NOW = 1_700_000_000_123_456_789
 PREFIX = b"_STAN.pub.c."
@@ -419,8 +421,9 @@ def test_delivery_frames(payloads, equal):
 
 @given(st.lists(st.integers(0, 70000), min_size=1, max_size=30))
 def test_blocks_are_bounded_and_complete(sizes):
-    """Blocks hold every message once, in order, and more than one only below the bound."""
+    """Blocks hold every message once, in order, more than one only up to the bound with their lengths, and no fewer than fit."""
     records = [bytes([i]) + bytes(size) for i, size in enumerate(sizes)]
     runs = hot.split_blocks(records)
     assert [record for run in runs for record in run] == records
-    assert all(len(run) == 1 or sum(map(len, run)) <= hot.BLOCK_MAX_BYTES for run in runs)
+    assert all(len(run) == 1 or len(block.encode(run)) <= hot.BLOCK_MAX_BYTES for run in runs)
+    assert all(len(block.encode([*one, other[0]])) > hot.BLOCK_MAX_BYTES for one, other in pairwise(runs))
